@@ -1,0 +1,13 @@
+// What every target's files contribute to its row of the table. install.cc of the target calls those it has.
+#pragma once
+#include "../core/kernels.h"
+#include "../core/target.h"
+
+namespace kerf::KERF_TARGET {
+
+void install(Kernels& row);  // called by ops/targets.cc
+void install_map(Kernels& row);
+void install_rows(Kernels& row);
+void install_matmul(Kernels& row);
+
+}  // namespace kerf::KERF_TARGET
