@@ -50,9 +50,74 @@ struct MatmulCell {
   void (*run)(const MatmulProblem& problem);  // uses the pool itself
 };
 
-// ---- rows: one contiguous row of n elements of the cell's dtype; statistics in float32.
+// ---- reductions. A row cell folds a contiguous run of n elements into one state, a columns cell folds `rows` runs of
+// `columns` contiguous elements, `row` elements apart, into one state a column. States carry over from call to call.
+// Floats add to float64 totals, integers and bool to int64 ones.
+using SumCell = void (*)(int64_t n, const void* a, void* total);
+using SumColumnsCell = void (*)(int64_t rows, int64_t columns, const void* a, int64_t row, void* totals);
+// `best` has the cell's dtype; NaN wins.
+using ExtremeCell = void (*)(int64_t n, const void* a, void* best);
+using ExtremeColumnsCell = void (*)(int64_t rows, int64_t columns, const void* a, int64_t row, void* best);
+// The same, with the position: element i of this call has number first + i (its row number in a columns cell). An index
+// below 0 says that nothing has been seen yet. The first of equal values wins, NaN beats everything.
+using ArgCell = void (*)(int64_t n, const void* a, int64_t first, void* best, int64_t* index);
+using ArgColumnsCell = void (*)(int64_t rows, int64_t columns, const void* a, int64_t row, int64_t first, void* best,
+                                int64_t* index);
+// Adds sum(a - shift) and sum((a - shift)^2).
+using MomentsCell = void (*)(int64_t n, const void* a, float shift, double* sum, double* squares);
+using MomentsColumnsCell = void (*)(int64_t rows, int64_t columns, const void* a, int64_t row, const float* shift,
+                                    double* sum, double* squares);
+// Running sums down `n` steps of `columns` lines at once; strides in elements. Integers write int64.
+using CumsumCell = void (*)(int64_t n, int64_t columns, void* out, int64_t out_step, int64_t out_column, const void* a,
+                            int64_t a_step, int64_t a_column);
+
+// ---- rows: one contiguous row of n elements of the cell's dtype; statistics in float32, long sums in float64.
 using RowCell = void (*)(int64_t n, void* out, const void* a);                      // softmax, logSoftmax
 using RowGradCell = void (*)(int64_t n, void* out, const void* grad, const void* y);  // their gradients
+
+// weight and bias are float32 [n] or null; rmsNorm has no mean (null) and no bias.
+using NormCell = void (*)(int64_t n, void* out, float* mean, float* rstd, const void* a, const float* weight,
+                          const float* bias, double eps);
+using NormGradCell = void (*)(int64_t n, void* da, const void* grad, const void* a, float mean, float rstd,
+                              const float* weight);
+// Adds sum(grad * (a - mean) * rstd) and, unless dbias is null, sum(grad), a column; mean null is 0.
+using NormColumnsCell = void (*)(int64_t rows, int64_t columns, const void* grad, int64_t grad_row, const void* a,
+                                 int64_t a_row, const float* mean, const float* rstd, double* dweight, double* dbias);
+
+struct LogSum {
+  float max;      // of the row
+  float log_sum;  // log(sum(exp(a - max)))
+  double sum;     // sum(a - max)
+};
+using LogSumCell = void (*)(int64_t n, const void* a, LogSum* result);
+// out = scale * (exp(a - logsum) - smooth - (i == label ? confidence : 0))
+using CrossEntropyGradCell = void (*)(int64_t n, void* out, const void* a, float logsum, float scale, float smooth,
+                                      int64_t label, float confidence);
+
+// ---- indexing: one run of n elements. Element i reads a[i * step + index[i * stride_index] * axis] (gather) or adds
+// a[i * stride_a] to out[i * step + index * axis] (scatterAdd). Answers n, or the first i whose index lies outside
+// [-size, size): nothing after it has been done.
+using GatherCell = int64_t (*)(int64_t n, void* out, int64_t stride_out, const void* a, int64_t step, int64_t axis,
+                               int64_t size, const int64_t* index, int64_t stride_index);
+// out is float32 when the cell's dtype is a 16-bit float, so that a sum is rounded once.
+using ScatterAddCell = int64_t (*)(int64_t n, void* out, int64_t step, int64_t axis, int64_t size, const int64_t* index,
+                                   int64_t stride_index, const void* a, int64_t stride_a);
+
+// ---- optimizers: n contiguous elements, in place.
+struct SgdStep {
+  float lr, momentum, dampening, weight_decay, grad_scale;
+  bool nesterov, first_step;
+};
+using SgdCell = void (*)(int64_t n, void* param, const void* grad, float* momentum_buffer, const SgdStep& step);
+struct AdamStep {
+  float step_size;        // lr / biasCorrection1
+  float beta1, beta2, eps;
+  float root_correction;  // 1 / sqrt(biasCorrection2)
+  float weight_decay;     // added to the gradient; 0 when decoupled
+  float keep;             // 1 - lr * weightDecay when decoupled, else 1
+  float grad_scale;
+};
+using AdamCell = void (*)(int64_t n, void* param, const void* grad, float* m, float* v, const AdamStep& step);
 
 struct Kernels {
   const char* target;
@@ -63,6 +128,27 @@ struct Kernels {
   ClampCell clamp[kDTypes];
   CopyCell copy[kDTypes][kDTypes];  // [from][to]
   MatmulCell matmul[kDTypes];
+
+  SumCell sum[kDTypes];
+  SumColumnsCell sum_columns[kDTypes];
+  ExtremeCell max[kDTypes], min[kDTypes];
+  ExtremeColumnsCell max_columns[kDTypes], min_columns[kDTypes];
+  ArgCell argmax[kDTypes], argmin[kDTypes];
+  ArgColumnsCell argmax_columns[kDTypes], argmin_columns[kDTypes];
+  MomentsCell moments[kDTypes];
+  MomentsColumnsCell moments_columns[kDTypes];
+  CumsumCell cumsum[kDTypes];
+  RowCell softmax[kDTypes], log_softmax[kDTypes];
+  RowGradCell softmax_grad[kDTypes], log_softmax_grad[kDTypes];
+  NormCell layer_norm[kDTypes], rms_norm[kDTypes];
+  NormGradCell layer_norm_grad[kDTypes], rms_norm_grad[kDTypes];
+  NormColumnsCell norm_columns[kDTypes];
+  LogSumCell log_sum[kDTypes];
+  CrossEntropyGradCell cross_entropy_grad[kDTypes];
+  GatherCell gather[kDTypes];
+  ScatterAddCell scatter_add[kDTypes];
+  SgdCell sgd[kDTypes];
+  AdamCell adam[kDTypes];
 };
 
 }  // namespace kerf
