@@ -16,7 +16,9 @@ class Stream {
   static constexpr size_t kPayload = 1472;
 
   Stream();
-  ~Stream();  // drains, then joins
+  ~Stream();
+  // Lets the running command finish, drops the queued ones and joins the thread.
+  void stop();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
@@ -27,6 +29,7 @@ class Stream {
     static_assert(std::is_trivially_copyable_v<Body>, "commands capture views and numbers by value");
     static_assert(sizeof(Body) <= kPayload, "command too large for a queue slot");
     if (ns <= kInlineNs && idle()) {
+      Inline here(*this);
       body();
       return Status{};
     }
@@ -42,20 +45,31 @@ class Stream {
   bool idle() const { return queued() == finished(); }
   void wait(uint64_t sequence);  // blocks the calling thread
 
-  // From inside a command: the first error is kept and reported by the next barrier (data, dataSync, sync).
+  // From inside a command (on the thread that runs it, not on a pool worker): the first error is kept and reported by the next barrier (data, dataSync, sync).
   static void fail(Code code, const char* format, ...) __attribute__((format(printf, 2, 3)));
   Status take_error();
 
-  // Called on the stream's thread after each finished command while set.
-  void set_on_progress(void (*callback)(void* context, uint64_t finished), void* context);
+  // watch(n): calls the callback, on the stream's thread, once the command n has finished (later watches replace
+  // earlier, lower ones that have fired). Set the callback before the first watch; it must not block.
+  void set_on_finished(void (*callback)(void* context), void* context);
+  void watch(uint64_t sequence);
+
+  // Where the stream publishes {queued, finished, failed} as three doubles, so that JavaScript reads them without a call.
+  void publish_to(double* page);
 
   // Below this, a thread hop (about 8 us both ways) costs more than the work; the event loop does not notice it.
   static constexpr double kInlineNs = 20'000;
 
+  struct Impl;
+
  private:
+  // Marks this thread as the stream's while a command runs inline, so that fail() finds it.
+  struct Inline {
+    explicit Inline(Stream& stream);
+    ~Inline();
+  };
   void* reserve();  // waits while the queue is full
   void commit(void (*call)(void* payload));
-  struct Impl;
   Impl* impl_;
 };
 

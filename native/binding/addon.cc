@@ -1,0 +1,201 @@
+// The addon's exports: `ops` (one function per line of ops.def) and the few calls that manage the machine.
+#include <napi.h>
+
+#include <string>
+
+#include "../core/features.h"
+#include "../core/kernels.h"
+#include "../core/pool.h"
+#include "../core/tables.gen.h"
+#include "../ops/ops.h"
+#include "../ops/targets.h"
+#include "bind.h"
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#ifndef KERF_BUILDER
+#define KERF_BUILDER "unknown"
+#endif
+
+namespace kerf {
+namespace {
+
+Environment& environment_of(const Napi::CallbackInfo& info) { return *static_cast<Environment*>(info.Data()); }
+
+double number(const Napi::CallbackInfo& info, size_t i) {
+  return info.Length() > i && info[i].IsNumber() ? info[i].As<Napi::Number>().DoubleValue() : -1;
+}
+
+// setup(target, threads): both optional ('' and 0 mean "choose"). Returns the name of the chosen row.
+Napi::Value setup(const Napi::CallbackInfo& info) {
+  std::string wanted = info.Length() > 0 && info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
+  char why[160] = {};
+  const char* chosen = choose_target(wanted.c_str(), why, sizeof why);
+  if (!chosen) throw Napi::Error::New(info.Env(), why);
+  double threads = number(info, 1);
+  if (threads >= 1) pool_set_threads(static_cast<int>(threads));
+  return Napi::String::New(info.Env(), chosen);
+}
+
+Napi::Value machine(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto result = Napi::Object::New(env);
+  result.Set("builder", KERF_BUILDER);
+  result.Set("cpu", cpu_model());
+  result.Set("threads", pool_threads());
+  result.Set("target", kernels().target);
+  auto targets = Napi::Array::New(env);
+  for (int i = 0; i < target_count(); i++) {
+    TargetInfo row = target_info(i);
+    auto entry = Napi::Object::New(env);
+    entry.Set("name", row.name);
+    entry.Set("features", row.features);
+    entry.Set("compiled", row.compiled);
+    entry.Set("supported", row.supported);
+    targets.Set(static_cast<uint32_t>(i), entry);
+  }
+  result.Set("targets", targets);
+  return result;
+}
+
+// place(buffer): the byte offset of the first 64-byte aligned address; large buffers are offered huge pages.
+Napi::Value place(const Napi::CallbackInfo& info) {
+  void* data = nullptr;
+  size_t bytes = 0;
+  if (info.Length() < 1 || napi_get_arraybuffer_info(info.Env(), info[0], &data, &bytes) != napi_ok)
+    throw Napi::TypeError::New(info.Env(), "place: not an ArrayBuffer");
+  auto address = reinterpret_cast<uintptr_t>(data);
+#if defined(__linux__)
+  constexpr uintptr_t kPage = uintptr_t{2} << 20;
+  uintptr_t from = (address + kPage - 1) & ~(kPage - 1), to = (address + bytes) & ~(kPage - 1);
+  if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: failure changes nothing
+#endif
+  return Napi::Number::New(info.Env(), static_cast<double>(-address & 63));
+}
+
+// wait(sequence): blocks this thread until the command has finished.
+Napi::Value wait(const Napi::CallbackInfo& info) {
+  Environment& e = environment_of(info);
+  double sequence = number(info, 0);
+  auto queued = e.stream.queued();
+  e.stream.wait(sequence >= 0 && sequence < static_cast<double>(queued) ? static_cast<uint64_t>(sequence) : queued);
+  return info.Env().Undefined();
+}
+
+// watch(sequence): the function given to onFinished is called once the command has finished; until then the event loop
+// stays alive.
+Napi::Value watch(const Napi::CallbackInfo& info) {
+  Environment& e = environment_of(info);
+  double sequence = number(info, 0);
+  if (e.finished && sequence >= 0) {
+    napi_ref_threadsafe_function(info.Env(), e.finished);
+    e.stream.watch(static_cast<uint64_t>(sequence));
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value on_finished(const Napi::CallbackInfo& info) {
+  Environment& e = environment_of(info);
+  if (e.finished || info.Length() < 1 || !info[0].IsFunction()) throw Napi::TypeError::New(info.Env(), "onFinished: one function, once");
+  napi_value name;
+  napi_create_string_utf8(info.Env(), "kerf stream", NAPI_AUTO_LENGTH, &name);
+  napi_create_threadsafe_function(
+      info.Env(), info[0], nullptr, name, 0, 1, nullptr, nullptr, &e,
+      [](napi_env env, napi_value callback, void* context, void*) {
+        if (!env || !callback) return;  // the environment is going away
+        napi_unref_threadsafe_function(env, static_cast<Environment*>(context)->finished);
+        napi_value undefined;
+        napi_get_undefined(env, &undefined);
+        napi_call_function(env, undefined, callback, 0, nullptr, nullptr);
+      },
+      &e.finished);
+  napi_unref_threadsafe_function(info.Env(), e.finished);
+  e.stream.set_on_finished(
+      [](void* context) { napi_call_threadsafe_function(static_cast<Environment*>(context)->finished, nullptr, napi_tsfn_nonblocking); }, &e);
+  // Cleanup hooks run last in, first out: this one joins the stream before the threadsafe function it calls goes away.
+  napi_add_env_cleanup_hook(info.Env(), [](void* context) { static_cast<Environment*>(context)->stream.stop(); }, &e);
+  return info.Env().Undefined();
+}
+
+// The message of the last failed call, and the first error of the commands that ran since takeError.
+Napi::Value last_error(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), environment_of(info).last.what); }
+
+Napi::Value take_error(const Napi::CallbackInfo& info) {
+  Status status = environment_of(info).stream.take_error();
+  if (status.ok()) return info.Env().Null();
+  auto result = Napi::Object::New(info.Env());
+  result.Set("code", static_cast<int>(status.code));
+  result.Set("what", status.what);
+  return result;
+}
+
+const MatmulCell* cell(const Napi::CallbackInfo& info) {
+  double dtype = number(info, 0);
+  if (!(dtype >= 0 && dtype < kDTypes)) return nullptr;
+  const MatmulCell& found = kernels().matmul[static_cast<int>(dtype)];
+  return found.run ? &found : nullptr;
+}
+
+// packedBytes(dtype, k, n): the size of pack()'s output for the chosen row, or -1 where it has no matmul for the dtype.
+Napi::Value packed_bytes(const Napi::CallbackInfo& info) {
+  const MatmulCell* found = cell(info);
+  double k = number(info, 1), n = number(info, 2);
+  if (!found || !(k >= 0 && n >= 0 && k * n < 9e15)) return Napi::Number::New(info.Env(), -1);
+  return Napi::Number::New(info.Env(), static_cast<double>(found->packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n))));
+}
+
+Napi::Value matmul_name(const Napi::CallbackInfo& info) {
+  const MatmulCell* found = cell(info);
+  if (!found) return info.Env().Null();
+  return Napi::String::New(info.Env(), std::string(found->name) + "@" + kernels().target);
+}
+
+double* make_page(Napi::Env env, int doubles, napi_ref* reference, Napi::Object exports, const char* name) {
+  auto page = Napi::Float64Array::New(env, static_cast<size_t>(doubles));
+  for (int i = 0; i < doubles; i++) page[static_cast<size_t>(i)] = 0;
+  napi_create_reference(env, page, 1, reference);
+  exports.Set(name, page);
+  return page.Data();
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto* e = new Environment;
+  napi_set_instance_data(env, e, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr);
+  e->arguments = make_page(env, Environment::kArguments, &e->pages[0], exports, "arguments");
+  e->state = make_page(env, Environment::kState, &e->pages[1], exports, "state");
+  e->stream.publish_to(e->state);
+
+  auto table = Napi::Object::New(env);
+#define OP(name, parameters)                                                            \
+  {                                                                                     \
+    napi_value function;                                                                \
+    napi_create_function(env, #name, NAPI_AUTO_LENGTH, bind<&ops::name>, e, &function); \
+    table.Set(#name, function);                                                         \
+  }
+#include "../core/ops.def"
+#undef OP
+  exports.Set("ops", table);
+
+  auto set = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, function, name, e));
+  };
+  set("setup", setup);
+  set("machine", machine);
+  set("place", place);
+  set("wait", wait);
+  set("watch", watch);
+  set("onFinished", on_finished);
+  set("lastError", last_error);
+  set("takeError", take_error);
+  set("packedBytes", packed_bytes);
+  set("matmulName", matmul_name);
+  exports.Set("tables", kTables);
+  return exports;
+}
+
+}  // namespace
+}  // namespace kerf
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) { return kerf::init(env, exports); }
+NODE_API_MODULE(kerf, Init)
