@@ -1,0 +1,103 @@
+'use strict'
+// Runs at `npm install` and as `npm run build:native`: finds or builds kerf.node. Plain CommonJS that needs no package
+// before it has found a compiler, and no network.
+//
+//   node native/install.js            a prebuilt binary that loads is enough, else build
+//   node native/install.js --build    build, whatever prebuilds/ holds
+//   node native/install.js --asan     build the AddressSanitizer + UBSan addon into build-asan/ (needs CMake)
+//   node native/install.js --release  build the binary for prebuilds/: libstdc++ linked in, into build-release/
+//
+// KERF_BUILD=cmake|gyp|direct picks the builder; without it the first one whose tools are here is used.
+const { spawnSync } = require('node:child_process')
+const fs = require('node:fs')
+const os = require('node:os')
+const path = require('node:path')
+
+const root = path.resolve(__dirname, '..')
+const jobs = Math.min(os.availableParallelism(), 8)
+const flags = new Set(process.argv.slice(2))
+const say = message => console.error(`kerf: ${message}`)
+
+const CURE =
+  'kerf needs a C++20 compiler and make to build its native addon.\n' +
+  '  Debian, Ubuntu:  apt-get install g++ make      (cmake as well builds faster)\n' +
+  '  Fedora:          dnf install gcc-c++ make\n' +
+  '  macOS:           xcode-select --install\n' +
+  'Then run: npm rebuild kerf'
+
+const runs = (command, args) => spawnSync(command, args, { stdio: 'ignore' }).status === 0
+const has = command => runs(command, ['--version'])
+
+function loads(binary) {
+  return fs.existsSync(binary) && runs(process.execPath, ['-e', `require(${JSON.stringify(binary)})`])
+}
+
+function node(script, args) {
+  return spawnSync(process.execPath, [script, ...args], { cwd: root, stdio: 'inherit' }).status === 0
+}
+
+const tool = (name, script) => require.resolve(`${name}/bin/${script}`, { paths: [root] })
+
+function cmake(folder, options) {
+  const args = ['build', '-l', 'warn', '-O', folder, '-p', String(jobs)]
+  return node(tool('cmake-js', 'cmake-js'), [...args, ...options.map(option => `--CD${option}`)])
+}
+
+function gyp() {
+  const prefix = path.resolve(process.execPath, '..', '..')
+  const local = fs.existsSync(path.join(prefix, 'include', 'node', 'common.gypi'))
+  const args = ['rebuild', '--loglevel=warn', `--jobs=${jobs}`]
+  return node(tool('node-gyp', 'node-gyp.js'), local ? [...args, `--nodedir=${prefix}`] : args)
+}
+
+// What each builder leaves behind confuses the other one.
+function clearForeign(folder, mark) {
+  if (fs.existsSync(path.join(root, folder, mark))) fs.rmSync(path.join(root, folder), { recursive: true, force: true })
+}
+
+function builders() {
+  const wanted = process.env.KERF_BUILD
+  if (wanted) return [wanted]
+  const found = []
+  if (has('cmake')) found.push('cmake')
+  if (has('python3')) found.push('gyp')
+  return found
+}
+
+function build() {
+  const compiler = [process.env.CXX, 'g++', 'clang++', 'c++'].find(command => command && has(command))
+  const make = has('make') || has('ninja')
+  if (process.platform !== 'win32' && (!compiler || !make)) {
+    say(`no ${compiler ? 'make' : 'C++ compiler'} found.\n${CURE}`)
+    return false
+  }
+  const out = path.join(root, 'build', 'Release', 'kerf.node')
+  for (const builder of builders()) {
+    if (builder === 'cmake') {
+      clearForeign('build', 'config.gypi')
+      if (cmake('build', []) && loads(out)) return true
+      fs.rmSync(path.join(root, 'build'), { recursive: true, force: true }) // a cache from another place or compiler
+      if (cmake('build', []) && loads(out)) return true
+    } else {
+      clearForeign('build', 'CMakeCache.txt')
+      if (gyp() && loads(out)) return true
+    }
+    say(`the build with ${builder} failed`)
+  }
+  say(CURE)
+  return false
+}
+
+function main() {
+  if (flags.has('--asan')) return cmake('build-asan', ['KERF_SANITIZE=address,undefined'])
+  if (flags.has('--release')) return cmake('build-release', ['KERF_STATIC_CXX=ON'])
+  const prebuilt = path.join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'kerf.node')
+  const fromSource = flags.has('--build') || process.env.npm_config_build_from_source !== undefined
+  if (!fromSource && loads(prebuilt)) {
+    say(`using the prebuilt binary for ${process.platform}-${process.arch}`)
+    return true
+  }
+  return build()
+}
+
+process.exitCode = main() ? 0 : 1
