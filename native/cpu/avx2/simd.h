@@ -7,6 +7,7 @@
 namespace kerf::KERF_TARGET {
 
 constexpr int W = 8;
+constexpr bool kFused = true;
 
 using vf = __m256;
 using vi = __m256i;

@@ -7,6 +7,7 @@
 namespace kerf::KERF_TARGET {
 
 constexpr int W = 16;
+constexpr bool kFused = true;
 
 using vf = __m512;
 using vi = __m512i;

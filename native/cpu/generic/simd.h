@@ -15,6 +15,7 @@
 namespace kerf::KERF_TARGET {
 
 constexpr int W = 4;
+constexpr bool kFused = false;  // whether fma and fnma round once
 
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
