@@ -1,0 +1,35 @@
+/** The seeded random state behind randn, rand, dropout and shuffling. */
+import { checkInteger } from './shape'
+
+let seed = 0
+let offset = 0
+let seeded = false
+
+/** Makes everything random that follows reproducible. `value` is a whole number from 0 to 2^53 - 1. */
+export function manualSeed(value: number): void {
+  seed = checkInteger('manualSeed', 'seed', value, 0)
+  offset = 0
+  seeded = true
+}
+
+/**
+ * Takes `n` numbers of the counter-based stream: their seed and the offset of the first. Unseeded, the seed comes from
+ * the clock.
+ */
+export function takeRandom(n: number): { seed: number; offset: number } {
+  if (!seeded) manualSeed((Date.now() * 1000 + Math.floor(performance.now() * 1000)) % 2 ** 48)
+  const taken = { seed, offset }
+  offset += n
+  return taken
+}
+
+/** A small seeded generator for JavaScript-side choices (shuffles): mulberry32, [0, 1). */
+export function uniformGenerator(seedValue: number): () => number {
+  let state = seedValue >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+}

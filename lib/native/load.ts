@@ -1,0 +1,86 @@
+/** Finds and loads the addon: the only file that knows where the binary lies. */
+import path from 'node:path'
+import bindings from 'bindings'
+import { env } from '../core/env'
+import { ArgumentError, KerfError, NativeError } from '../core/errors'
+import { fingerprint, type Ops } from '../core/tables.gen'
+
+export interface TargetState {
+  name: string
+  /** CPU features that the row needs beyond its parent's, as /proc/cpuinfo spells them. */
+  features: string
+  compiled: boolean
+  supported: boolean
+}
+
+export interface Machine {
+  /** 'cmake-js' or 'node-gyp': what built the addon. */
+  builder: string
+  cpu: string
+  threads: number
+  target: string
+  targets: TargetState[]
+}
+
+/** The raw addon: native/binding/addon.cc. Each op takes the buffers of its views; the rest goes through `arguments`. */
+export interface Addon {
+  ops: Record<keyof Ops<unknown>, (...buffers: ArrayBuffer[]) => void>
+  arguments: Float64Array
+  /** {queued, finished, stream failed, status of the last call} */
+  state: Float64Array
+  tables: string
+  setup(target: string, threads: number): string
+  machine(): Machine
+  place(buffer: ArrayBuffer): number
+  wait(sequence: number): void
+  watch(sequence: number): void
+  onFinished(callback: () => void): void
+  lastError(): string
+  takeError(): { code: number; what: string } | null
+  packedBytes(dtype: number, k: number, n: number): number
+  matmulName(dtype: number): string | null
+}
+
+const root = path.resolve(__dirname, '..', '..')
+const platform = `${process.platform}-${process.arch}`
+
+function find(): Addon {
+  if (env.native) return require(path.resolve(env.native)) as Addon
+  try {
+    return bindings({
+      bindings: 'kerf.node',
+      module_root: root,
+      try: [
+        ['module_root', 'build', 'Release', 'bindings'],
+        ['module_root', 'prebuilds', platform, 'bindings'],
+      ],
+    } as never) as Addon
+  } catch (cause) {
+    const tries = (cause as { tries?: string[] }).tries
+    if (!tries) throw new NativeError(`kerf: the native addon was found but does not load: ${(cause as Error).message}`, { cause })
+    throw new NativeError(
+      `kerf: the native addon is not built for ${platform} (node ${process.version}). Looked in:\n` +
+        `${tries.map((t) => `  ${t}`).join('\n')}\n` +
+        'The install script of the package builds it. Where install scripts are blocked, allow it and rebuild:\n' +
+        '  npm approve-scripts kerf && npm rebuild kerf    (pnpm: pnpm approve-builds)\n' +
+        'Building needs g++ and make (Debian, Ubuntu: apt-get install g++ make); CMake is optional.',
+      { cause },
+    )
+  }
+}
+
+function load(): Addon {
+  const addon = find()
+  if (addon.tables !== fingerprint) {
+    throw new NativeError('kerf: the native addon was built from other tables than this JavaScript: run npm run build')
+  }
+  try {
+    addon.setup(env.target, env.threads)
+  } catch (cause) {
+    if (cause instanceof KerfError) throw cause
+    throw new ArgumentError(`KERF_TARGET=${env.target}: ${(cause as Error).message}`, { cause })
+  }
+  return addon
+}
+
+export const addon = load()

@@ -1,0 +1,56 @@
+/**
+ * What every op does the same way: check its tensors, allocate the output, call the addon, leave its gradient rule on
+ * the tape. An op's own file says only what it means: the shape and dtype of the result (infer) and the rule (vjp).
+ */
+import { type DType, dtypeBytes } from '../core/dtype'
+import { ArgumentError, DTypeError, show } from '../core/errors'
+import { broadcastStrides, sameShape, type Shape } from '../core/shape'
+import { gradEnabled } from '../tensor/context'
+import { record, type TapeNode } from '../tensor/tape'
+import { copyTo, empty, Tensor } from '../tensor/tensor'
+
+/** Something that an op takes where a tensor is expected. */
+export type TensorLike<D extends DType = DType> = Tensor<D> | number | boolean
+
+/** A live tensor, or an error that names op and argument. */
+export function arg<D extends DType = DType>(op: string, name: string, value: Tensor<D>): Tensor<D> {
+  if (!(value instanceof Tensor)) throw new ArgumentError(`${op}: ${name} must be a tensor, got ${show(value)}`)
+  value.storage(op)
+  return value
+}
+
+/** True when an op on these tensors has to be recorded. */
+export function needsGrad(inputs: readonly Tensor[]): boolean {
+  if (!gradEnabled()) return false
+  for (let i = 0; i < inputs.length; i++) if ((inputs[i] as Tensor).requiresGrad) return true
+  return false
+}
+
+/** Records `out` on the tape when one of the inputs asks for a gradient; returns `out`. */
+export function taped<T extends Tensor>(op: string, out: T, inputs: readonly Tensor[], vjp: TapeNode['vjp']): T {
+  if (needsGrad(inputs)) record(out, op, inputs, vjp)
+  return out
+}
+
+/** The tensor read as the larger shape `to`: a view that is never recorded, for native calls. */
+export function expandView<D extends DType>(a: Tensor<D>, to: Shape): { buffer: ArrayBuffer; code: number; shape: Shape; strides: Shape; offset: number } {
+  if (sameShape(a.shape, to)) return a
+  return { buffer: a.buffer, code: a.code, shape: to, strides: broadcastStrides(a.shape, a.strides, to), offset: a.offset }
+}
+
+/** The tensor itself when it has the dtype, else a converted copy (not recorded). */
+export function converted<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
+  return a.dtype === dtype ? (a as Tensor<D>) : copyTo(a, dtype)
+}
+
+/** A tensor of the same shape (and dtype, unless given) with uninitialised bytes. */
+export function emptyLike<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
+  return empty(dtype, a.shape)
+}
+
+/** Throws unless the tensor's dtype is one of `allowed`. */
+export function checkDTypeOf(op: string, name: string, a: Tensor, allowed: readonly DType[]): void {
+  if (!allowed.includes(a.dtype)) throw new DTypeError(`${op}: ${name} must be ${allowed.join(' or ')}, got ${a.dtype}`)
+}
+
+export { type DType, dtypeBytes, empty, Tensor }
