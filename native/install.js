@@ -7,7 +7,8 @@
 //   node native/install.js --asan     build the AddressSanitizer + UBSan addon into build-asan/ (needs CMake)
 //   node native/install.js --release  build the binary for prebuilds/: libstdc++ linked in, into build-release/
 //
-// KERF_BUILD=cmake|gyp|direct picks the builder; without it the first one whose tools are here is used.
+// KERF_BUILD=cmake|gyp|direct picks the builder; without it the first one whose tools are here (CMake; Python for node-gyp)
+// and that succeeds is used. `direct` calls the compiler itself.
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
 const os = require('node:os')
@@ -50,45 +51,51 @@ function gyp() {
   return node(tool('node-gyp', 'node-gyp.js'), local ? [...args, `--nodedir=${prefix}`] : args)
 }
 
-// What each builder leaves behind confuses the other one.
-function clearForeign(folder, mark) {
-  if (fs.existsSync(path.join(root, folder, mark))) fs.rmSync(path.join(root, folder), { recursive: true, force: true })
+// What each builder leaves behind confuses the others.
+function clear(folder) {
+  fs.rmSync(path.join(root, folder), { recursive: true, force: true })
+}
+const left = mark => fs.existsSync(path.join(root, 'build', mark))
+
+const BUILDERS = {
+  cmake() {
+    if (!left('CMakeCache.txt')) clear('build')
+    if (cmake('build', [])) return true
+    clear('build') // a cache from another place or compiler
+    return cmake('build', [])
+  },
+  gyp() {
+    if (!left('config.gypi')) clear('build')
+    return gyp()
+  },
+  direct: compiler => require('./direct').build(root, compiler, jobs),
 }
 
-function builders() {
-  const wanted = process.env.KERF_BUILD
-  if (wanted) return [wanted]
-  const found = []
-  if (has('cmake')) found.push('cmake')
-  if (has('python3')) found.push('gyp')
-  return found
+function choose() {
+  if (process.env.KERF_BUILD) return [process.env.KERF_BUILD]
+  return [has('cmake') && 'cmake', has('python3') && 'gyp', process.platform !== 'win32' && 'direct'].filter(Boolean)
 }
 
-function build() {
+async function build() {
   const compiler = [process.env.CXX, 'g++', 'clang++', 'c++'].find(command => command && has(command))
   const make = has('make') || has('ninja')
   if (process.platform !== 'win32' && (!compiler || !make)) {
     say(`no ${compiler ? 'make' : 'C++ compiler'} found.\n${CURE}`)
     return false
   }
-  const out = path.join(root, 'build', 'Release', 'kerf.node')
-  for (const builder of builders()) {
-    if (builder === 'cmake') {
-      clearForeign('build', 'config.gypi')
-      if (cmake('build', []) && loads(out)) return true
-      fs.rmSync(path.join(root, 'build'), { recursive: true, force: true }) // a cache from another place or compiler
-      if (cmake('build', []) && loads(out)) return true
-    } else {
-      clearForeign('build', 'CMakeCache.txt')
-      if (gyp() && loads(out)) return true
+  for (const builder of choose()) {
+    if (!BUILDERS[builder]) {
+      say(`KERF_BUILD=${builder}: the builders are ${Object.keys(BUILDERS).join(', ')}`)
+      return false
     }
+    if ((await BUILDERS[builder](compiler)) && loads(path.join(root, 'build', 'Release', 'kerf.node'))) return true
     say(`the build with ${builder} failed`)
   }
   say(CURE)
   return false
 }
 
-function main() {
+async function main() {
   if (flags.has('--asan')) return cmake('build-asan', ['KERF_SANITIZE=address,undefined'])
   if (flags.has('--release')) return cmake('build-release', ['KERF_STATIC_CXX=ON'])
   const prebuilt = path.join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'kerf.node')
@@ -100,4 +107,6 @@ function main() {
   return build()
 }
 
-process.exitCode = main() ? 0 : 1
+main().then(ok => {
+  process.exitCode = ok ? 0 : 1
+})

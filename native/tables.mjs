@@ -2,11 +2,13 @@
 //
 //   lib/core/tables.gen.ts      dtypes, targets, the ops' signatures, the fingerprint
 //   native/core/tables.gen.h    the same fingerprint, compared when the addon is loaded
+//   binding.gyp                 a library per target of native/sources.json
 //
-// Both are committed. `node native/tables.mjs` writes them, `node native/tables.mjs --check` fails when they are stale.
+// All are committed. `node native/tables.mjs` writes them, `node native/tables.mjs --check` fails when they are stale.
 import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { bindingGyp } from './gyp.mjs'
 
 const at = path => fileURLToPath(new URL(`../${path}`, import.meta.url))
 const read = path => readFileSync(at(path), 'utf8')
@@ -114,6 +116,7 @@ let stale = 0
 for (const [path, content] of [
   ['lib/core/tables.gen.ts', typescript],
   ['native/core/tables.gen.h', header],
+  ['binding.gyp', bindingGyp(JSON.parse(read('native/sources.json')))],
 ]) {
   let found = ''
   try {
