@@ -1,10 +1,10 @@
 // The text of binding.gyp: gyp cannot make targets from a list, so this does, from native/sources.json. The generated
 // file reads the sources and flags themselves from there; only a new target changes it. Written by native/tables.mjs.
 
-const read = path => `<!@(node -p \\"require('./native/sources.json').${path}.join(' ')\\")`
-const quoted = list => list.map(item => `"${item}"`).join(', ')
+const read = (path) => `<!@(node -p \\"require('./native/sources.json').${path}.join(' ')\\")`
+const quoted = (list) => list.map((item) => `"${item}"`).join(', ')
 const ofTarget = (name, field) => read(`targets.find(t => t.name === '${name}').${field}`)
-const define = name => `KERF_HAVE_${name.toUpperCase()}`
+const define = (name) => `KERF_HAVE_${name.toUpperCase()}`
 
 function library(name, sources, flags, defines) {
   return `{
@@ -21,14 +21,14 @@ const kernels = ({ name }) =>
   library(name, [ofTarget(name, 'sources')], [ofTarget(name, 'flags')], [`KERF_TARGET=${name}`])
 
 export function bindingGyp({ targets }) {
-  const built = targets.filter(target => target.sources.length > 0)
-  const everywhere = built.filter(target => target.arch === undefined)
-  const haveEverywhere = everywhere.map(target => define(target.name))
-  const arches = [...new Set(built.map(target => target.arch))].filter(arch => arch !== undefined)
-  const perArch = arches.map(arch => {
-    const rows = built.filter(target => target.arch === arch)
-    const have = rows.map(row => define(row.name))
-    return { arch, rows, have, dependencies: rows.map(row => `kerf_${row.name}`) }
+  const built = targets.filter((target) => target.sources.length > 0)
+  const everywhere = built.filter((target) => target.arch === undefined)
+  const haveEverywhere = everywhere.map((target) => define(target.name))
+  const arches = [...new Set(built.map((target) => target.arch))].filter((arch) => arch !== undefined)
+  const perArch = arches.map((arch) => {
+    const rows = built.filter((target) => target.arch === arch)
+    const have = rows.map((row) => define(row.name))
+    return { arch, rows, have, dependencies: rows.map((row) => `kerf_${row.name}`) }
   })
   const when = (arch, body) => `["target_arch=='${arch}'", ${body}]`
 
@@ -52,7 +52,7 @@ export function bindingGyp({ targets }) {
           "NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS", "NODE_ADDON_API_CPP_EXCEPTIONS_ALL",
           "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS", "KERF_BUILDER=\\"node-gyp\\"", ${quoted(haveEverywhere)}
         ],
-        "dependencies": [${quoted(['kerf_core', ...everywhere.map(target => `kerf_${target.name}`)])}],
+        "dependencies": [${quoted(['kerf_core', ...everywhere.map((target) => `kerf_${target.name}`)])}],
         "conditions": [${perArch.map(({ arch, dependencies }) => when(arch, `{ "dependencies": [${quoted(dependencies)}] }`)).join(', ')}]
       },
       ${[library('core', [read('core'), read('ops')], ['-ffp-contract=off'], haveEverywhere), ...everywhere.map(kernels)].join(',\n      ')}

@@ -17,7 +17,7 @@ const path = require('node:path')
 const root = path.resolve(__dirname, '..')
 const jobs = Math.min(os.availableParallelism(), 8)
 const flags = new Set(process.argv.slice(2))
-const say = message => console.error(`kerf: ${message}`)
+const say = (message) => console.error(`kerf: ${message}`)
 
 const CURE =
   'kerf needs a C++20 compiler and make to build its native addon.\n' +
@@ -27,7 +27,7 @@ const CURE =
   'Then run: npm rebuild kerf'
 
 const runs = (command, args) => spawnSync(command, args, { stdio: 'ignore' }).status === 0
-const has = command => runs(command, ['--version'])
+const has = (command) => runs(command, ['--version'])
 
 function loads(binary) {
   return fs.existsSync(binary) && runs(process.execPath, ['-e', `require(${JSON.stringify(binary)})`])
@@ -41,7 +41,7 @@ const tool = (name, script) => require.resolve(`${name}/bin/${script}`, { paths:
 
 function cmake(folder, options) {
   const args = ['build', '-l', 'warn', '-O', folder, '-p', String(jobs)]
-  return node(tool('cmake-js', 'cmake-js'), [...args, ...options.map(option => `--CD${option}`)])
+  return node(tool('cmake-js', 'cmake-js'), [...args, ...options.map((option) => `--CD${option}`)])
 }
 
 function gyp() {
@@ -55,7 +55,7 @@ function gyp() {
 function clear(folder) {
   fs.rmSync(path.join(root, folder), { recursive: true, force: true })
 }
-const left = mark => fs.existsSync(path.join(root, 'build', mark))
+const left = (mark) => fs.existsSync(path.join(root, 'build', mark))
 
 const BUILDERS = {
   cmake() {
@@ -68,7 +68,7 @@ const BUILDERS = {
     if (!left('config.gypi')) clear('build')
     return gyp()
   },
-  direct: compiler => require('./direct').build(root, compiler, jobs),
+  direct: (compiler) => require('./direct').build(root, compiler, jobs),
 }
 
 function choose() {
@@ -77,7 +77,7 @@ function choose() {
 }
 
 async function build() {
-  const compiler = [process.env.CXX, 'g++', 'clang++', 'c++'].find(command => command && has(command))
+  const compiler = [process.env.CXX, 'g++', 'clang++', 'c++'].find((command) => command && has(command))
   const make = has('make') || has('ninja')
   if (process.platform !== 'win32' && (!compiler || !make)) {
     say(`no ${compiler ? 'make' : 'C++ compiler'} found.\n${CURE}`)
@@ -107,6 +107,6 @@ async function main() {
   return build()
 }
 
-main().then(ok => {
+main().then((ok) => {
   process.exitCode = ok ? 0 : 1
 })

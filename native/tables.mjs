@@ -10,8 +10,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { bindingGyp } from './gyp.mjs'
 
-const at = path => fileURLToPath(new URL(`../${path}`, import.meta.url))
-const read = path => readFileSync(at(path), 'utf8')
+const at = (path) => fileURLToPath(new URL(`../${path}`, import.meta.url))
+const read = (path) => readFileSync(at(path), 'utf8')
 
 /** The table's lines without comments and blank lines, its one-parameter macros expanded. */
 function lines(file) {
@@ -33,7 +33,7 @@ function lines(file) {
 }
 
 function parse(file, pattern, row) {
-  return lines(file).map(line => {
+  return lines(file).map((line) => {
     const match = pattern.exec(line)
     if (!match) throw new Error(`native/core/${file}: cannot read "${line}"`)
     return row(match)
@@ -53,7 +53,7 @@ const KINDS = {
   f64: { letter: 'f', type: 'number' },
 }
 const ops = parse('ops.def', /^OP\((\w+), \((.*)\)\)$/, ([, name, list]) => {
-  const parameters = list.split(',').map(parameter => {
+  const parameters = list.split(',').map((parameter) => {
     const [kind, parameterName] = parameter.trim().split(' ')
     if (!KINDS[kind]) throw new Error(`native/core/ops.def: ${name}: no parameter type ${kind}`)
     return { ...KINDS[kind], name: parameterName }
@@ -66,7 +66,7 @@ const fingerprint = createHash('sha256').update(text).digest('hex').slice(0, 16)
 
 /** `head` and the parameters, on one line when they fit into 120 columns. */
 function method({ name, parameters }) {
-  const list = parameters.map(parameter => `${parameter.name}: ${parameter.type}`)
+  const list = parameters.map((parameter) => `${parameter.name}: ${parameter.type}`)
   const line = `  ${name}(${list.join(', ')}): void`
   return line.length <= 120 ? line : `  ${name}(\n    ${list.join(',\n    ')},\n  ): void`
 }
@@ -82,7 +82,7 @@ export type DType = (typeof dtypes)[number]['name']
 
 /** The rows of kernels, weakest first; \`features\` are the CPU features that a row needs beyond its parent's. */
 export const targets = [
-${targets.map(t => `  { name: '${t.name}', parent: '${t.parent}', features: '${t.features}' },`).join('\n')}
+${targets.map((t) => `  { name: '${t.name}', parent: '${t.parent}', features: '${t.features}' },`).join('\n')}
 ] as const
 
 export type TargetName = (typeof targets)[number]['name']
@@ -94,7 +94,7 @@ ${ops.map(method).join('\n')}
 
 /** Each op's parameters as letters: v = view, o = optional view, i = i64, f = f64. */
 export const opTable: Record<keyof Ops<unknown>, string> = {
-${ops.map(op => `  ${op.name}: '${op.parameters.map(p => p.letter).join('')}',`).join('\n')}
+${ops.map((op) => `  ${op.name}: '${op.parameters.map((p) => p.letter).join('')}',`).join('\n')}
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */

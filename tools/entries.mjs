@@ -8,7 +8,9 @@ const areas = ['nn', 'optim', 'amp', 'quant', 'prune', 'distill', 'parallel', 't
 
 /** The entry points that exist, as paths below dist/ without an extension. */
 export function entries() {
-  return ['index', ...areas.map(area => `${area}/index`)].filter(entry => existsSync(path.join(root, `lib/${entry}.ts`)))
+  return ['index', ...areas.map((area) => `${area}/index`)].filter((entry) =>
+    existsSync(path.join(root, `lib/${entry}.ts`)),
+  )
 }
 
 /** The package's exports: ESM and CommonJS with their own types, and one instance behind both. */

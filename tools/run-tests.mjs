@@ -10,7 +10,7 @@ import { buildSanitized, filesBelow, node, root, setup, tsc } from './setup.mjs'
 
 const TIMEOUT_S = 600 // a file; gradient checks over every op under a sanitizer are slow on two busy cores
 const asan = process.argv.includes('--asan')
-const wanted = process.argv.slice(2).filter(argument => argument !== '--asan')
+const wanted = process.argv.slice(2).filter((argument) => argument !== '--asan')
 
 let closed = false
 function close(passed, failed, skipped) {
@@ -22,19 +22,19 @@ process.on('exit', () => closed || console.log('0 passed, 1 failed')) // a build
 
 /** What to run: the files named, or all; those that need no addon but a compiler say nothing new under a sanitizer. */
 function chooseTests() {
-  const all = filesBelow('test').filter(file => file.endsWith('.test.ts'))
-  if (wanted.length === 0) return asan ? all.filter(file => !/^test[\\/](arch|package)[\\/]/.test(file)) : all
+  const all = filesBelow('test').filter((file) => file.endsWith('.test.ts'))
+  if (wanted.length === 0) return asan ? all.filter((file) => !/^test[\\/](arch|package)[\\/]/.test(file)) : all
   for (const file of wanted) {
     if (all.includes(path.normalize(file))) continue
     console.error(`no such test: ${file}`)
     process.exit(1)
   }
-  return wanted.map(file => path.normalize(file))
+  return wanted.map((file) => path.normalize(file))
 }
 
 /** Node itself is not instrumented: the sanitizer's runtime must come first, and Node's own leaks are not ours. */
 function sanitizerEnvironment() {
-  const library = name => spawnSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).stdout.trim()
+  const library = (name) => spawnSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).stdout.trim()
   return {
     KERF_NATIVE: path.join(root, 'build-asan', 'Release', 'kerf.node'),
     LD_PRELOAD: `${library('libasan.so')} ${library('libstdc++.so')}`,
@@ -46,7 +46,7 @@ function sanitizerEnvironment() {
 function runTap(files, environment) {
   const require = createRequire(import.meta.url)
   const tap = path.join(path.dirname(require.resolve('tap/package.json')), 'dist', 'esm', 'run.mjs')
-  const compiled = files.map(file => file.replace(/^test/, '.test-build').replace(/\.ts$/, '.js'))
+  const compiled = files.map((file) => file.replace(/^test/, '.test-build').replace(/\.ts$/, '.js'))
   const options = ['--reporter=tap', '--disable-coverage', '--jobs=2', `--timeout=${TIMEOUT_S}`]
   const child = spawn(process.execPath, [tap, ...options, ...compiled], {
     cwd: root,
@@ -58,14 +58,14 @@ function runTap(files, environment) {
   let crashed = 0 // files that failed without a failed assertion: a signal, an early exit, no test at all
   let block = []
   let diagnostics = false // the lines after a failed file's "not ok" belong to it
-  createInterface({ input: child.stdout }).on('line', line => {
+  createInterface({ input: child.stdout }).on('line', (line) => {
     const totals = /^# \{ total: \d+.*\}$/.test(line)
     if (totals) for (const [, key, value] of line.matchAll(/(pass|fail|skip|todo): (\d+)/g)) count[key] = Number(value)
     const result = /^(not )?ok \d+/.exec(line)
     if (result) {
       const empty = line.endsWith('# SKIP no tests found')
       const bad = empty || (result[1] !== undefined && !/# (SKIP|TODO)/i.test(line))
-      if (bad && !block.some(inner => /^\s+not ok /.test(inner))) crashed++
+      if (bad && !block.some((inner) => /^\s+not ok /.test(inner))) crashed++
       if (bad) for (const shown of block) console.log(shown)
       console.log(line)
       block = []

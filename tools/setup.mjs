@@ -15,8 +15,8 @@ export function filesBelow(folder) {
   const absolute = path.join(root, folder)
   if (!existsSync(absolute)) return []
   return readdirSync(absolute, { recursive: true, withFileTypes: true })
-    .filter(entry => entry.isFile())
-    .map(entry => path.relative(root, path.join(entry.parentPath, entry.name)))
+    .filter((entry) => entry.isFile())
+    .map((entry) => path.relative(root, path.join(entry.parentPath, entry.name)))
     .sort()
 }
 
@@ -39,7 +39,8 @@ export function whenChanged(stamp, output, inputs, step) {
   for (const file of inputs) hash.update(`${file}\n`).update(readFileSync(path.join(root, file)))
   const digest = hash.digest('hex')
   const stampFile = path.join(root, stamp)
-  const upToDate = existsSync(path.join(root, output)) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest
+  const upToDate =
+    existsSync(path.join(root, output)) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest
   if (upToDate) return
   rmSync(stampFile, { force: true })
   step()
@@ -56,7 +57,7 @@ function installDependencies() {
 }
 
 const nativeSources = () => [
-  ...['CMakeLists.txt', 'binding.gyp'].filter(file => existsSync(path.join(root, file))),
+  ...['CMakeLists.txt', 'binding.gyp'].filter((file) => existsSync(path.join(root, file))),
   ...filesBelow('native'),
 ]
 
@@ -73,6 +74,12 @@ export function buildSanitized() {
 export function buildTypeScript() {
   const inputs = ['tsconfig.json', 'tools/build-ts.mjs', 'tools/entries.mjs', ...filesBelow('lib')]
   whenChanged('dist/.stamp', 'dist', inputs, () => node('tools/build-ts.mjs'))
+}
+
+/** examples/ import the package by its own name, so what they compile against is dist/. */
+export function buildExamples() {
+  const inputs = [...filesBelow('examples'), 'dist/.stamp']
+  whenChanged('build-examples/.stamp', 'build-examples', inputs, () => tsc('-p', 'examples'))
 }
 
 export function setup() {
