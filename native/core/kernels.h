@@ -47,7 +47,7 @@ struct MatmulCell {
   const char* name;  // "matmul_f32_14x32": shown as name@target
   int64_t (*packed_bytes)(int64_t k, int64_t n);
   void (*pack)(void* packed, const void* b, int64_t k, int64_t n, int64_t b_row, int64_t b_col);
-  void (*run)(const MatmulProblem& problem);  // uses the pool itself
+  bool (*run)(const MatmulProblem& problem);  // uses the pool itself; false when scratch memory is exhausted
 };
 
 // ---- reductions. A row cell folds a contiguous run of n elements into one state, a columns cell folds `rows` runs of

@@ -3,7 +3,7 @@
 namespace kerf::KERF_TARGET {
 
 void install(Kernels& row) {
-  (void)row;
+  install_matmul(row);
 }
 
 }  // namespace kerf::KERF_TARGET

@@ -1,0 +1,287 @@
+// Matmul around the register tile: which operands are read in place, which are packed, and how C is cut into tasks.
+//
+//   for each task, a block of C (row panels x column panels), on the pool:
+//     for each block of k (kBlock units: what a panel of B may take of the L2 cache):
+//       pack the block's rows of A (thread's scratch), unless A is read in place or was packed for all tasks
+//       for each panel of B:                  stays in L1/L2
+//         for each row panel of A:            streams from L2
+//           tile
+//           after the last block of k: epilogue
+//
+// Row panels are even (m = 15 is 8 + 7 rows, not 14 + 1): no tile wastes registers on a remainder. With at most kRows
+// rows B is read once, so it is a matter of bandwidth: k is not blocked and tiles take several panels.
+#pragma once
+#include "../core/pool.h"
+#include "matmul_pack.h"
+
+namespace kerf::KERF_TARGET {
+
+// Below this a woken thread costs more than it brings.
+constexpr double kSerialNs = 25'000;
+constexpr double kTaskNs = 6'000;
+
+template <class Body>
+static void parallel_if(bool worthwhile, int64_t tasks, Body&& body) {
+  if (worthwhile && tasks > 1) {
+    parallel(tasks, static_cast<Body&&>(body));
+  } else {
+    for (int64_t task = 0; task < tasks; task++) body(task);
+  }
+}
+
+template <class T>
+struct Product {
+  const MatmulProblem* problem;
+  int64_t units, k_blocks;
+  int64_t row_panels, col_panels;
+  int64_t row_blocks, col_blocks;
+  // B: panel j starts at b + j * b_panel; `tail` is the packed last panel when B is read in place.
+  const typename T::Unit* b;
+  int64_t b_unit, b_panel;
+  const typename T::Unit* tail;
+  const float* a;  // null: each task packs its rows
+  int64_t a_word;  // 0: packed panels of all of A; else read in place with these steps
+  int64_t a_row;
+
+  int64_t row_of(int64_t panel) const {
+    const int64_t m = problem->m;
+    return panel * (m / row_panels) + min_of(panel, m % row_panels);
+  }
+};
+
+template <class T>
+static int vectors_at_once(int64_t rows) {
+  constexpr int room = T::kRows * kPanelVectors;
+  return rows * 8 <= room ? 8 : rows * 4 <= room ? 4 : kPanelVectors;
+}
+
+template <class T>
+static void finish(const MatmulProblem& p, const float* sums, int64_t sums_row, int64_t row, int64_t rows, int64_t col,
+                   int64_t cols) {
+  const float* bias = p.bias ? p.bias + col : nullptr;
+  for (int64_t r = 0; r < rows; r++, sums += sums_row) {
+    const int64_t at = (row + r) * p.c_row + col;
+    if (p.c_type == DType::float32_) {
+      finish_row(cols, sums, static_cast<float*>(p.c) + at, bias, p.activation);
+    } else if constexpr (sizeof(typename T::In) == 2) {
+      finish_row(cols, sums, static_cast<typename T::In*>(p.c) + at, bias, p.activation);
+    }
+  }
+}
+
+// One task. False when scratch memory is exhausted.
+template <class T>
+static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block) {
+  const MatmulProblem& p = *x.problem;
+  const int64_t row_panel0 = row_block * x.row_panels / x.row_blocks;
+  const int64_t row_panel1 = (row_block + 1) * x.row_panels / x.row_blocks;
+  const int64_t col_panel0 = col_block * x.col_panels / x.col_blocks;
+  const int64_t col_panel1 = (col_block + 1) * x.col_panels / x.col_blocks;
+  const int64_t row0 = x.row_of(row_panel0), rows = x.row_of(row_panel1) - row0;
+  const int64_t col0 = col_panel0 * kPanel, cols = min_of(col_panel1 * kPanel, p.n) - col0;
+
+  // Float32 sums: in C itself, else in a tile that is rounded at once, else in a block of scratch.
+  const bool in_c = p.c_type == DType::float32_;
+  const bool plain = in_c && !p.bias && p.activation == Activation::none;
+  alignas(64) float one_tile[T::kRows * kPanel];
+  float* sums = one_tile;
+  int64_t sums_row = 0;
+  if (in_c) {
+    sums = static_cast<float*>(p.c) + row0 * p.c_row + col0;
+    sums_row = p.c_row;
+  } else if (x.k_blocks > 1) {
+    sums_row = ceil_div(cols, W) * W;
+    sums = static_cast<float*>(scratch(Scratch::convert, static_cast<size_t>(rows * sums_row) * sizeof(float)));
+    if (!sums) return false;
+  }
+
+  const int64_t panels_at_once = x.row_panels == 1 ? vectors_at_once<T>(p.m) / kPanelVectors : 1;
+  float* own_a = nullptr;
+  if (!x.a) {
+    const int64_t words = ceil_div(x.units, x.k_blocks) * T::kSub;
+    own_a = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(rows * words) * sizeof(float)));
+    if (!own_a) return false;
+  }
+
+  for (int64_t k_block = 0; k_block < x.k_blocks; k_block++) {
+    const int64_t unit0 = k_block * x.units / x.k_blocks;
+    const int64_t units = (k_block + 1) * x.units / x.k_blocks - unit0;
+    const bool last_block = k_block + 1 == x.k_blocks;
+    if (own_a) {
+      const int64_t p0 = unit0 * T::kElements, k = min_of(units * T::kElements, p.k - p0);
+      for (int64_t panel = row_panel0; panel < row_panel1; panel++) {
+        const int64_t row = x.row_of(panel);
+        pack_a_panel<T>(own_a + (row - row0) * units * T::kSub,
+                        static_cast<const typename T::In*>(p.a) + row * p.a_row + p0 * p.a_col, x.row_of(panel + 1) - row, k,
+                        p.a_row, p.a_col);
+      }
+    }
+    int64_t step;
+    for (int64_t col_panel = col_panel0; col_panel < col_panel1; col_panel += step) {
+      step = 1;
+      while (step * 2 <= panels_at_once && (col_panel + step * 2) * kPanel <= min_of(p.n, col_panel1 * kPanel)) step *= 2;
+      const int64_t col = col_panel * kPanel, width = min_of(step * kPanel, p.n - col);
+      const int vectors = static_cast<int>(width <= W ? 1 : step * kPanelVectors);
+      const bool tail = x.tail && width < kPanel;
+      TileArgs<T> args;
+      args.units = units;
+      args.b_unit = tail ? kPanel : x.b_unit;
+      args.b_panel = x.b_panel;
+      args.b = (tail ? x.tail : x.b + col_panel * x.b_panel) + unit0 * args.b_unit;
+      args.last = width - (vectors - 1) * W;
+      args.accumulate = k_block > 0;
+      for (int64_t panel = row_panel0; panel < row_panel1; panel++) {
+        const int64_t row = x.row_of(panel), height = x.row_of(panel + 1) - row;
+        bool direct = false;
+        if (own_a) {
+          args.a = own_a + (row - row0) * units * T::kSub;
+          args.a_word = height;
+        } else if (x.a_word == 0) {
+          args.a = x.a + (row * x.units + unit0 * height) * T::kSub;
+          args.a_word = height;
+        } else {
+          args.a = x.a + row * x.a_row + unit0 * T::kSub * x.a_word;
+          args.a_word = x.a_word;
+          args.a_row = x.a_row;
+          direct = x.a_row != 1;
+        }
+        args.c = sums_row ? sums + (row - row0) * sums_row + (col - col0) : sums;
+        args.c_row = sums_row ? sums_row : vectors * W;
+        if constexpr (T::kReadsInPlace) {
+          if (direct) choose_tile<T, ASource::direct>(height, vectors)(args);
+        }
+        if (!direct) choose_tile<T, ASource::packed>(height, vectors)(args);
+        if (last_block && !plain) finish<T>(p, args.c, args.c_row, row, height, col, width);
+      }
+    }
+  }
+  return true;
+}
+
+template <class T>
+static void cut_into_tasks(Product<T>& x) {
+  const MatmulProblem& p = *x.problem;
+  const double ns = 2.0 * p.m * p.n * p.k / T::kFlopsPerNs +
+                    static_cast<double>(packed_bytes<T>(p.k, p.n)) / 40 + static_cast<double>(p.m) * p.n / 10;
+  const int64_t threads = ns < kSerialNs ? 1 : pool_threads();
+  const int64_t wanted = threads == 1 ? 1 : min_of(threads * 4, static_cast<int64_t>(ns / kTaskNs));
+  x.row_blocks = ceil_div(x.row_panels, T::kRowPanelsInBlock);
+  x.col_blocks = p.c_type != DType::float32_ && x.k_blocks > 1 ? ceil_div(p.n, 1024) : 1;
+  while (x.row_blocks * x.col_blocks < wanted) {
+    const int64_t row_panels = ceil_div(x.row_panels, x.row_blocks), col_panels = ceil_div(x.col_panels, x.col_blocks);
+    if (row_panels == 1 && col_panels == 1) break;
+    if (col_panels > 1 && (row_panels <= 2 || col_panels * kPanel > 4 * row_panels * T::kRows))
+      x.col_blocks = min_of(x.col_blocks * 2, x.col_panels);
+    else
+      x.row_blocks = min_of(x.row_blocks * 2, x.row_panels);
+  }
+  if (x.col_blocks == 1 && x.row_blocks > 1) x.row_blocks = min_of(ceil_div(x.row_blocks, threads) * threads, x.row_panels);
+}
+
+// Decides how B is reached; packs it when it is neither packed nor readable in place.
+template <class T>
+static bool prepare_b(Product<T>& x) {
+  const MatmulProblem& p = *x.problem;
+  using Unit = typename T::Unit;
+  x.tail = nullptr;
+  x.b_unit = kPanel;
+  x.b_panel = kPanel * x.units;
+  if (p.packed) {
+    x.b = static_cast<const Unit*>(p.packed);
+    return true;
+  }
+  if constexpr (T::kReadsInPlace) {
+    // Rows of B far apart cost a page each: in place only while that is little work or B is used once.
+    if (p.b_col == 1 && (x.row_panels == 1 || (p.m <= 128 && p.k * p.n <= 128 * 1024))) {
+      x.b = static_cast<const Unit*>(p.b);
+      x.b_unit = p.b_row;
+      x.b_panel = kPanel;
+      if (p.n % kPanel) {
+        Unit* tail = static_cast<Unit*>(scratch(Scratch::pack_b, static_cast<size_t>(kPanel * x.units) * sizeof(Unit)));
+        if (!tail) return false;
+        const int64_t j = p.n / kPanel * kPanel;
+        pack_b_panel<T>(tail, x.b + j, p.k, p.n - j, p.b_row, 1);
+        x.tail = tail;
+      }
+      return true;
+    }
+  }
+  const int64_t bytes = packed_bytes<T>(p.k, p.n);
+  void* packed = scratch(Scratch::pack_b, static_cast<size_t>(bytes));
+  if (!packed) return false;
+  const int64_t panels_a_task = max_of(1, 64 * 1024 / (kPanel * max_of(x.units, 1)));
+  parallel_if(p.k * p.n > 256 * 1024, ceil_div(x.col_panels, panels_a_task), [&](int64_t task) {
+    const int64_t begin = task * panels_a_task;
+    pack_b_panels<T>(packed, p.b, p.k, p.n, p.b_row, p.b_col, begin, min_of(begin + panels_a_task, x.col_panels));
+  });
+  x.b = static_cast<const Unit*>(packed);
+  return true;
+}
+
+// A is read in place when that is cheap, packed once when several tasks share its rows, else left to the tasks.
+template <class T>
+static bool prepare_a(Product<T>& x) {
+  const MatmulProblem& p = *x.problem;
+  x.a = nullptr;
+  x.a_word = 0;
+  x.a_row = 1;
+  if constexpr (T::kReadsInPlace) {
+    const bool few_uses = x.col_panels <= 12;
+    // Rows a multiple of 4 KiB apart fall into the same cache set: more of them than ways would evict each other.
+    const bool conflict = p.m > 8 && p.a_row % 1024 == 0 && p.k > 64;
+    if (p.a_col == 1 && (p.m == 1 || (few_uses && !conflict))) {
+      x.a = static_cast<const float*>(p.a);
+      x.a_word = 1;
+      x.a_row = p.m == 1 ? 1 : p.a_row;
+      return true;
+    }
+    if (p.a_row == 1 && few_uses && p.m * p.k <= 16 * 1024) {
+      x.a = static_cast<const float*>(p.a);
+      x.a_word = p.a_col;
+      return true;
+    }
+  }
+  if (x.col_blocks == 1) return true;
+  float* out = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(p.m * x.units * T::kSub) * sizeof(float)));
+  if (!out) return false;
+  parallel_if(p.m * p.k > 256 * 1024, x.row_panels, [&](int64_t panel) {
+    const int64_t row = x.row_of(panel);
+    pack_a_panel<T>(out + row * x.units * T::kSub, static_cast<const typename T::In*>(p.a) + row * p.a_row,
+                    x.row_of(panel + 1) - row, p.k, p.a_row, p.a_col);
+  });
+  x.a = out;
+  return true;
+}
+
+template <class T>
+static bool run(const MatmulProblem& p) {
+  if (p.m == 0 || p.n == 0) return true;
+  Product<T> x;
+  x.problem = &p;
+  x.units = units_of<T>(p.k);
+  x.row_panels = ceil_div(p.m, T::kRows);
+  x.col_panels = ceil_div(p.n, kPanel);
+  x.k_blocks = x.row_panels == 1 ? 1 : max_of(1, ceil_div(x.units, T::kBlock));
+  cut_into_tasks(x);
+  if (!prepare_b(x) || !prepare_a(x)) return false;
+  int32_t failed = 0;
+  parallel_if(true, x.row_blocks * x.col_blocks, [&](int64_t task) {
+    if (!run_block(x, task % x.row_blocks, task / x.row_blocks)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+  });
+  return !failed;
+}
+
+template <class T>
+static void pack(void* packed, const void* b, int64_t k, int64_t n, int64_t b_row, int64_t b_col) {
+  const int64_t panels = ceil_div(n, kPanel);
+  parallel_if(k * n > 256 * 1024, panels, [&](int64_t panel) {
+    pack_b_panels<T>(packed, b, k, n, b_row, b_col, panel, panel + 1);
+  });
+}
+
+template <class T>
+static MatmulCell matmul_cell() {
+  return MatmulCell{T::kName, packed_bytes<T>, pack<T>, run<T>};
+}
+
+}  // namespace kerf::KERF_TARGET
