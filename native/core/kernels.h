@@ -105,13 +105,14 @@ using ScatterAddCell = int64_t (*)(int64_t n, void* out, int64_t step, int64_t a
 
 // ---- optimizers: n contiguous elements, in place.
 struct SgdStep {
-  float lr, momentum, dampening, weight_decay, grad_scale;
+  float lr, momentum, damp, weight_decay, grad_scale;  // damp = 1 - dampening
   bool nesterov, first_step;
 };
 using SgdCell = void (*)(int64_t n, void* param, const void* grad, float* momentum_buffer, const SgdStep& step);
 struct AdamStep {
   float step_size;        // lr / biasCorrection1
-  float beta1, beta2, eps;
+  float mix1, mix2;       // 1 - beta1, 1 - beta2, subtracted in float64
+  float beta2, eps;
   float root_correction;  // 1 / sqrt(biasCorrection2)
   float weight_decay;     // added to the gradient; 0 when decoupled
   float keep;             // 1 - lr * weightDecay when decoupled, else 1
