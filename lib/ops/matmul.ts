@@ -1,0 +1,244 @@
+/** Matrix products: matmul, linear, and weights packed once for this machine's kernel. */
+import { checkDType, type DType, dtypeCode, isFloat, type Promote, promote } from '../core/dtype'
+import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
+import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
+import { native } from '../native/call'
+import { addon } from '../native/load'
+import { cast, gelu, silu } from './unary'
+import { arg, converted, empty, expandView, needsGrad, Tensor, taped } from './op'
+import { sum, sumTo } from './reduce'
+import { reshape, transpose } from './shape'
+
+export type ActivationName = 'relu' | 'gelu' | 'silu' | 'sigmoid' | 'tanh'
+const activations = [undefined, 'relu', 'gelu', 'silu', 'sigmoid', 'tanh'] as const
+
+export interface MatmulOptions<O extends DType = DType> {
+  /** [n], added to every row of the result. */
+  bias?: Tensor | null
+  /** Applied after the bias, in float32. */
+  activation?: ActivationName
+  /** The result's dtype. Default: the promoted dtype of the inputs. */
+  dtype?: O
+}
+
+/**
+ * A weight matrix reordered once for this machine's matmul kernel. `linear(x, p)` reads it as [out, in] weights,
+ * `matmul(a, p)` as a [k, n] matrix; each is packed at its first use. The source tensor must not be changed or
+ * disposed before that.
+ */
+export class PackedMatrix<D extends DType = DType> {
+  readonly shape: Shape
+  readonly dtype: D
+  readonly #source: Tensor<D>
+  readonly #packed: { plain?: Tensor<'uint8'>; transposed?: Tensor<'uint8'> } = {}
+  #target = ''
+
+  /** @internal Use pack(). */
+  constructor(source: Tensor<D>) {
+    this.shape = source.shape
+    this.dtype = source.dtype
+    this.#source = source.view('pack', source.shape, source.strides, source.offset)
+  }
+
+  /** @internal The bytes for the kernel: of the matrix itself or of its transpose. */
+  bytes(transposed: boolean): Tensor<'uint8'> {
+    const target = addon.machine().target
+    const slot = transposed ? 'transposed' : 'plain'
+    if (this.#target !== target) {
+      this.#packed.plain?.dispose()
+      this.#packed.transposed?.dispose()
+      this.#packed.plain = undefined
+      this.#packed.transposed = undefined
+      this.#target = target
+    }
+    const made = this.#packed[slot]
+    if (made) return made
+    const b = transposed ? transpose(this.#source) : this.#source
+    const size = addon.packedBytes(dtypeCode[this.dtype], b.shape[0] as number, b.shape[1] as number)
+    const packed = empty('uint8', [size])
+    native.pack(packed, b)
+    this.#packed[slot] = packed
+    return packed
+  }
+
+  /** Gives the memory back. */
+  dispose(): void {
+    this.#source.dispose()
+    this.#packed.plain?.dispose()
+    this.#packed.transposed?.dispose()
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+}
+
+/**
+ * Reorders a matrix once, for many products: `linear(x, pack(w))`, `matmul(a, pack(b))`. No gradient flows into it.
+ *
+ * @param w a float matrix of two axes: [out, in] weights for linear, [k, n] for matmul
+ */
+export function pack<D extends DType>(w: Tensor<D>): PackedMatrix<D> {
+  const x = arg('pack', 'w', w)
+  if (x.rank !== 2) throw new ShapeError(`pack: w must have two axes, its shape is ${showShape(x.shape)}`)
+  checkMatmulDType('pack', x.dtype)
+  return new PackedMatrix(x)
+}
+
+function checkMatmulDType(op: string, dtype: DType): void {
+  if (addon.matmulName(dtypeCode[dtype]) === null) throw new DTypeError(`${op}: no ${dtype} kernel on ${addon.machine().target}: use a float dtype`)
+}
+
+function activationCode(op: string, activation: unknown): number {
+  const code = activations.indexOf(activation as undefined)
+  if (code < 0) throw new ArgumentError(`${op}: activation must be relu, gelu, silu, sigmoid or tanh, got ${show(activation)}`)
+  return code
+}
+
+/** The gradient before the activation, from the one after it and the result. Only for those that need no more. */
+function beforeActivation(grad: Tensor, out: Tensor, activation: ActivationName | undefined): Tensor {
+  if (activation === undefined) return grad
+  const rule = { relu: native.reluGrad, sigmoid: native.sigmoidGrad, tanh: native.tanhGrad }[activation as 'relu']
+  const before = empty(out.dtype, out.shape)
+  rule(before, grad, out)
+  return before
+}
+
+interface Product {
+  op: string
+  a: Tensor
+  /** [..., k, n], or packed as [k, n]. */
+  b: Tensor | PackedMatrix
+  /** `b` is packed as its transpose (linear's weights). */
+  transposed: boolean
+  options: MatmulOptions
+}
+
+/** a [..., m, k] by b [..., k, n]: the one place that calls the addon. */
+function product({ op, a, b, transposed, options }: Product): Tensor {
+  const bias = options.bias ?? null
+  const code = activationCode(op, options.activation)
+  const common = promote(a.dtype, b.dtype)
+  checkMatmulDType(op, common)
+  const [k, n] = b instanceof PackedMatrix && transposed ? [b.shape[1], b.shape[0]] : [b.shape[b.shape.length - 2], b.shape[b.shape.length - 1]]
+  const m = a.shape[a.rank - 2] as number
+  if (a.shape[a.rank - 1] !== k) {
+    throw new ShapeError(`${op}: inner sizes differ: a is ${showShape(a.shape)}, b is ${showShape(transposed ? [k as number, n as number] : b.shape)}`)
+  }
+  if (bias) {
+    arg(op, 'bias', bias)
+    if (bias.rank !== 1 || bias.shape[0] !== n) throw new ShapeError(`${op}: bias must be [${n}], it is ${showShape(bias.shape)}`)
+    if (!isFloat(bias.dtype)) throw new DTypeError(`${op}: bias must be a float tensor, it is ${bias.dtype}`)
+  }
+  const wanted = options.dtype === undefined ? common : checkDType(op, options.dtype)
+  const result = wanted === common || wanted === 'float32' ? wanted : common
+  const lead = b instanceof PackedMatrix ? a.shape.slice(0, -2) : broadcastShapes(op, a.shape.slice(0, -2), b.shape.slice(0, -2))
+  const inputs = [a, ...(b instanceof Tensor ? [b] : []), ...(bias ? [bias] : [])]
+  const recorded = needsGrad(inputs)
+  // gelu and silu need the value before them for their gradient: apart, so that it is there
+  const apart = recorded && (options.activation === 'gelu' || options.activation === 'silu')
+  const out = empty(result, [...lead, m, n as number])
+  const x = converted(a, common)
+  const activation = apart ? 0 : code
+  if (b instanceof PackedMatrix) {
+    if (b.dtype !== common) throw new DTypeError(`${op}: a is ${a.dtype} but the packed matrix is ${b.dtype}`)
+    native.matmulPacked(out, expandView(x, [...lead, m, k as number]), b.bytes(transposed), bias, activation)
+  } else {
+    const y = converted(b, common)
+    native.matmul(out, expandView(x, [...lead, m, k as number]), expandView(y, [...lead, k as number, n as number]), bias, activation)
+  }
+  const fusedName = apart ? undefined : options.activation
+  const recordedOut = recorded
+    ? taped(op, out, inputs, (grad) => {
+        const g = converted(beforeActivation(grad, out, fusedName), common)
+        const gradients: (Tensor | null)[] = [a.requiresGrad ? converted(sumTo(matmulGradA(g, b, transposed), a.shape), a.dtype) : null]
+        if (b instanceof Tensor) gradients.push(b.requiresGrad ? converted(matmulGradB(a, g, b), b.dtype) : null)
+        if (bias) gradients.push(bias.requiresGrad ? converted(sum(g, Array.from({ length: g.rank - 1 }, (_, i) => i)), bias.dtype) : null)
+        return gradients
+      })
+    : out
+  const activated = apart ? (options.activation === 'gelu' ? gelu(recordedOut) : silu(recordedOut)) : recordedOut
+  return wanted === result ? activated : cast(activated, wanted)
+}
+
+function matmulGradA(grad: Tensor, b: Tensor | PackedMatrix, transposed: boolean): Tensor {
+  if (b instanceof Tensor) return matmul(grad, transpose(converted(b, grad.dtype))) as Tensor
+  return product({ op: 'matmul', a: grad, b, transposed: !transposed, options: {} })
+}
+
+function matmulGradB(a: Tensor, grad: Tensor, b: Tensor): Tensor {
+  const x = converted(a, grad.dtype)
+  if (b.rank === 2 && a.rank > 2) {
+    // One long product instead of a batch that is summed afterwards.
+    const rows = sizeOf(grad.shape.slice(0, -1))
+    return matmul(transpose(reshape(x, [rows, x.shape[x.rank - 1] as number])), reshape(grad, [rows, grad.shape[grad.rank - 1] as number])) as Tensor
+  }
+  return sumTo(matmul(transpose(x), grad) as Tensor, b.shape)
+}
+
+/** Batches over a shared matrix are one tall product: [batch, m, k] becomes [batch * m, k] where that is a view. */
+function foldBatch(a: Tensor): Tensor | null {
+  if (a.rank <= 2 || !a.contiguous) return null
+  return reshape(a, [sizeOf(a.shape.slice(0, -1)), a.shape[a.rank - 1] as number])
+}
+
+/**
+ * The matrix product of the last two axes; the axes before them broadcast. A vector (one axis) on the left is a row, on
+ * the right a column, and that axis is dropped from the result. Accumulates in float32.
+ *
+ * @param a [..., m, k]
+ * @param b [..., k, n], or a packed [k, n] matrix
+ * @returns [..., m, n] in the promoted dtype of the inputs unless `dtype` says otherwise
+ * @throws ShapeError where sizes do not go together, DTypeError where this machine has no kernel for the dtype
+ */
+export function matmul<A extends DType, B extends DType, O extends DType = Promote<A, B>>(
+  a: Tensor<A>,
+  b: Tensor<B> | PackedMatrix<B>,
+  options: MatmulOptions<O> = {},
+): Tensor<O> {
+  const x: Tensor = arg('matmul', 'a', a) as Tensor
+  const y: Tensor | PackedMatrix = b instanceof PackedMatrix ? (b as PackedMatrix) : (arg('matmul', 'b', b as Tensor) as Tensor)
+  if (x.rank === 0 || y.shape.length === 0) throw new ShapeError('matmul: both operands need at least one axis')
+  const row = x.rank === 1
+  const column = y.shape.length === 1
+  const left = row ? reshape(x, [1, x.size]) : x
+  const right = column ? reshape(y as Tensor, [(y as Tensor).size, 1]) : y
+  const folded = right.shape.length === 2 ? foldBatch(left) : null
+  let out = product({ op: 'matmul', a: folded ?? left, b: right, transposed: false, options })
+  if (folded) out = reshape(out, [...left.shape.slice(0, -1), right.shape[1] as number])
+  if (row || column) {
+    const shape = [...out.shape]
+    if (column) shape.pop()
+    if (row) shape.splice(column ? shape.length - 1 : shape.length - 2, 1)
+    out = reshape(out, shape)
+  }
+  return out as Tensor as Tensor<O>
+}
+
+/**
+ * x times the transpose of w, plus bias: a fully connected layer.
+ *
+ * @param x [..., in]
+ * @param w [out, in], a tensor or a packed one
+ * @param bias [out]
+ * @returns [..., out]
+ */
+export function linear<A extends DType, B extends DType, O extends DType = Promote<A, B>>(
+  x: Tensor<A>,
+  w: Tensor<B> | PackedMatrix<B>,
+  bias?: Tensor | null,
+  options: Omit<MatmulOptions<O>, 'bias'> = {},
+): Tensor<O> {
+  const a: Tensor = arg('linear', 'x', x) as Tensor
+  const packed = w instanceof PackedMatrix
+  const weights: Tensor | PackedMatrix = packed ? (w as PackedMatrix) : (arg('linear', 'w', w as Tensor) as Tensor)
+  if (weights.shape.length !== 2) throw new ShapeError(`linear: w must be [out, in], it is ${showShape(weights.shape)}`)
+  if (a.rank === 0 || a.shape[a.rank - 1] !== weights.shape[1]) {
+    throw new ShapeError(`linear: x ${showShape(a.shape)} does not end in the ${weights.shape[1]} inputs of w ${showShape(weights.shape)}`)
+  }
+  const rows = reshape(a, [sizeOf(a.shape.slice(0, -1)), a.shape[a.rank - 1] as number])
+  const b = weights instanceof PackedMatrix ? weights : transpose(weights)
+  const out = product({ op: 'linear', a: rows, b, transposed: packed, options: { ...options, bias: bias ?? null } })
+  return (a.rank === 2 ? out : reshape(out, [...a.shape.slice(0, -1), weights.shape[0] as number])) as Tensor as Tensor<O>
+}
+
