@@ -22,7 +22,7 @@ export function reducedShapes(shape: Shape, axes: readonly number[]): { kept: nu
 type Rule = (grad: Tensor, x: Tensor, out: Tensor, axes: readonly number[]) => Tensor
 
 /** `rule` gets the gradient and the result with reduced axes kept as 1. */
-function reduce(op: string, call: (out: View, a: View) => void, a: Tensor, axis: Axes | undefined, options: ReduceOptions, dtype: DType, rule: Rule): Tensor {
+export function reduce(op: string, call: (out: View, a: View) => void, a: Tensor, axis: Axes | undefined, options: ReduceOptions, dtype: DType, rule: Rule): Tensor {
   const axes = checkAxes(op, axis, a.rank)
   const { kept, dropped } = reducedShapes(a.shape, axes)
   const out = empty(dtype, options.keepdim ? kept : dropped)
