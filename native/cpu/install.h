@@ -7,6 +7,7 @@ namespace kerf::KERF_TARGET {
 
 void install(Kernels& row);  // called by ops/targets.cc
 void install_map(Kernels& row);
+void install_copy(Kernels& row);
 void install_rows(Kernels& row);
 void install_matmul(Kernels& row);
 

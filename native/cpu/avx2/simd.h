@@ -121,6 +121,17 @@ KERF_INLINE void store_n(f16* p, vf a, int64_t n) { store_half_n(p, narrow_f16(a
 KERF_INLINE void store_n(bf16* p, vf a, int64_t n) { store_half_n(p, narrow_bf16(a), n); }
 KERF_INLINE void store_i(int32_t* p, vi a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
 
+KERF_INLINE uint64_t mask_bytes(vm m) {
+  __m256i lanes = _mm256_srli_epi32(_mm256_castps_si256(m), 31);
+  __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+  return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_packus_epi16(words, words)));
+}
+KERF_INLINE void store_mask(uint8_t* p, vm m) { uint64_t b = mask_bytes(m); memcpy(p, &b, 8); }
+KERF_INLINE void store_mask_n(uint8_t* p, vm m, int64_t n) {
+  uint64_t b = mask_bytes(m);
+  for (int i = 0; i < n; i++, b >>= 8) p[i] = static_cast<uint8_t>(b);
+}
+
 KERF_INLINE float reduce_add(vf a) {
   __m128 h = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   h = _mm_add_ps(h, _mm_movehl_ps(h, h));

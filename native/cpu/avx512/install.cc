@@ -4,6 +4,7 @@ namespace kerf::KERF_TARGET {
 
 void install(Kernels& row) {
   install_map(row);
+  install_copy(row);
   install_rows(row);
   install_matmul(row);
 }

@@ -105,6 +105,13 @@ KERF_INLINE void store_n(f16* p, vf a, int64_t n) { _mm256_mask_storeu_epi16(p, 
 KERF_INLINE void store_n(bf16* p, vf a, int64_t n) { _mm256_mask_storeu_epi16(p, tail_mask(n), narrow_bf16(a)); }
 KERF_INLINE void store_i(int32_t* p, vi a) { _mm512_storeu_si512(p, a); }
 
+KERF_INLINE void store_mask(uint8_t* p, vm m) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_maskz_set1_epi8(m, 1));
+}
+KERF_INLINE void store_mask_n(uint8_t* p, vm m, int64_t n) {
+  _mm_mask_storeu_epi8(p, tail_mask(n), _mm_maskz_set1_epi8(m, 1));
+}
+
 // Written out rather than _mm512_reduce_*: the order is part of the contract.
 KERF_INLINE __m256 upper_half(vf a) { return _mm512_extractf32x8_ps(a, 1); }
 KERF_INLINE float reduce_add(vf a) {

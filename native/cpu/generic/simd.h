@@ -4,6 +4,7 @@
 //   vf, vi, vm      W lanes of float32, of int32, and a mask
 //   load, store     W elements of float, f16 or bf16, any alignment; f16/bf16 widen exactly and round to nearest even
 //   load_n, store_n the first n lanes, 0 <= n <= W: lanes beyond n read as zero and are not written
+//   store_mask      one byte a lane, 0 or 1
 //   fma(a, b, c)    a * b + c, fused or not: code built on it must be accurate either way
 //   max, min        b where either is NaN
 //   to_int          rounds to nearest even; the caller keeps |x| below 2^31
@@ -157,6 +158,13 @@ KERF_INLINE void store_n(bf16* p, vf a, int64_t n) {
   for (int i = 0; i < n; i++) p[i].bits = h[i];
 }
 KERF_INLINE void store_i(int32_t* p, vi a) { memcpy(p, &a, sizeof a); }
+
+typedef uint8_t mask_bytes __attribute__((vector_size(4)));
+KERF_INLINE void store_mask(uint8_t* p, vm m) {
+  mask_bytes b = __builtin_convertvector(m & set1i(1), mask_bytes);
+  memcpy(p, &b, sizeof b);
+}
+KERF_INLINE void store_mask_n(uint8_t* p, vm m, int64_t n) { for (int i = 0; i < n; i++) p[i] = m[i] & 1; }
 
 KERF_INLINE float reduce_add(vf a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 KERF_INLINE float reduce_max(vf a) {
