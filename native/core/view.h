@@ -42,15 +42,6 @@ KERF_INLINE int64_t element_bytes(DType dtype) {
   return 0;
 }
 
-KERF_INLINE const char* dtype_name(DType dtype) {
-  switch (dtype) {
-#define DTYPE(name, shorthand, type, bytes, kind) case DType::name##_: return #name;
-#include "dtypes.def"
-#undef DTYPE
-  }
-  return "?";
-}
-
 KERF_INLINE bool is_floating(DType d) { return d == DType::float32_ || d == DType::float16_ || d == DType::bfloat16_; }
 
 KERF_INLINE int64_t count(const View& v) {

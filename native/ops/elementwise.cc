@@ -1,7 +1,7 @@
 // Drivers of the elementwise ops. A cell writes contiguous runs; a strided output goes through a small buffer.
 #include "iterate.h"
 #include "ops.h"
-#include "targets.h"
+#include "scalar.h"
 
 namespace kerf::ops {
 namespace {
@@ -22,10 +22,6 @@ constexpr double unary_ns(Unary op) {
 
 constexpr double binary_ns(Binary op) {
   return op == Binary::pow ? 2 * kHeavy : op == Binary::geluGrad ? kHeavy : op == Binary::siluGrad ? kFunction : kMove;
-}
-
-Status unsupported(const char* op, DType dtype) {
-  return Status::error(Code::unsupported, "%s: no %s kernel on %s", op, dtype_name(dtype), kernels().target);
 }
 
 constexpr int64_t kBuffer = 512;  // elements
@@ -50,7 +46,7 @@ CopyCell copy_cell(DType dtype) { return kernels().copy[static_cast<int>(dtype)]
 
 Status run_unary(Stream& stream, const char* name, UnaryCell cell, double op_ns, const View& out, const View& a) {
   REQUIRE(same_shape(out, a) && out.dtype == a.dtype);
-  if (!cell) return unsupported(name, a.dtype);
+  if (!cell) return no_kernel(name, a.dtype);
   int64_t n = count(out);
   if (n == 0) return Status{};
   double ns = op_ns + static_cast<double>(2 * element_bytes(out.dtype)) / kBytesPerNs;
@@ -66,7 +62,7 @@ Status run_unary(Stream& stream, const char* name, UnaryCell cell, double op_ns,
 Status run_binary(Stream& stream, const char* name, BinaryCell cell, double op_ns, const View& out, const View& a,
                   const View& b) {
   REQUIRE(same_shape(out, a) && same_shape(out, b) && a.dtype == b.dtype);
-  if (!cell) return unsupported(name, a.dtype);
+  if (!cell) return no_kernel(name, a.dtype);
   int64_t n = count(out);
   if (n == 0) return Status{};
   double ns = op_ns + static_cast<double>(3 * element_bytes(a.dtype)) / kBytesPerNs;
@@ -151,7 +147,7 @@ Status where(Stream& stream, View out, View condition, View a, View b) {
   REQUIRE(same_shape(out, condition) && same_shape(out, a) && same_shape(out, b));
   REQUIRE(condition.dtype == DType::bool_ && out.dtype == a.dtype && out.dtype == b.dtype);
   WhereCell cell = kernels().where[static_cast<int>(out.dtype)];
-  if (!cell) return unsupported("where", out.dtype);
+  if (!cell) return no_kernel("where", out.dtype);
   if (count(out) == 0) return Status{};
   double ns = kMove + static_cast<double>(1 + 3 * element_bytes(out.dtype)) / kBytesPerNs;
   Runs<4> r = make_runs<4>({&out, &condition, &a, &b});
@@ -165,7 +161,7 @@ Status where(Stream& stream, View out, View condition, View a, View b) {
 Status clamp(Stream& stream, View out, View a, f64 low, f64 high) {
   REQUIRE(same_shape(out, a) && out.dtype == a.dtype);
   ClampCell cell = kernels().clamp[static_cast<int>(a.dtype)];
-  if (!cell) return unsupported("clamp", a.dtype);
+  if (!cell) return no_kernel("clamp", a.dtype);
   if (count(out) == 0) return Status{};
   double ns = kMove + static_cast<double>(2 * element_bytes(out.dtype)) / kBytesPerNs;
   Runs<2> r = make_runs<2>({&out, &a});
