@@ -37,11 +37,15 @@ export const promotion = {
   bool: { float32: 'float32', float16: 'float16', bfloat16: 'bfloat16', int8: 'int8', uint8: 'uint8', int32: 'int32', int64: 'int64', bool: 'bool' },
 } as const satisfies Record<DType, Record<DType, DType>>
 
+// Tables, not conditional types: those would make Tensor<D> invariant in D, and Tensor<'float32'> no Tensor.
+type FloatTable = { [D in DType]: D extends FloatDType ? D : 'float32' }
+type SumTable = { [D in DType]: D extends FloatDType ? D : 'int64' }
+
 export type Promote<A extends DType, B extends DType> = (typeof promotion)[A][B]
 /** The dtype of exp, sqrt, mean, ...: a float dtype stays, anything else becomes float32. */
-export type FloatOf<D extends DType> = D extends FloatDType ? D : 'float32'
+export type FloatOf<D extends DType> = FloatTable[D]
 /** The dtype of sum and cumsum: floats stay, integers and bool become int64. */
-export type SumOf<D extends DType> = D extends FloatDType ? D : 'int64'
+export type SumOf<D extends DType> = SumTable[D]
 
 export function promote<A extends DType, B extends DType>(a: A, b: B): Promote<A, B> {
   return promotion[a][b] as Promote<A, B>

@@ -10,7 +10,8 @@ import { sumTo } from './reduce'
 import { log, sign } from './unary'
 
 /** The dtype of tensor-with-number: the tensor's own, or float32 when an integer tensor meets a fraction. */
-export type WithNumber<D extends DType> = D extends FloatDType ? D : D extends 'bool' ? 'bool' | 'int64' | 'float32' : D | 'float32'
+export type WithNumber<D extends DType> = NumberTable[D]
+type NumberTable = { [D in DType]: D extends FloatDType ? D : D extends 'bool' ? 'bool' | 'int64' | 'float32' : D | 'float32' }
 /** Promotion where either side may be a plain number. */
 export type Mixed<A, B> = A extends Tensor<infer X>
   ? B extends Tensor<infer Y>

@@ -3,9 +3,9 @@ import type { Tensor } from './tensor'
 
 export interface TapeNode {
   readonly op: string
-  readonly inputs: readonly Tensor[]
+  inputs: readonly Tensor[]
   /** Gradients of the inputs from the gradient of the output; null for inputs that need none. */
-  readonly vjp: (grad: Tensor) => readonly (Tensor | null)[]
+  vjp: (grad: Tensor) => readonly (Tensor | null)[]
   /** Order of recording: a node's inputs have smaller numbers. */
   readonly sequence: number
   /** backward() has used it and let its tensors go. */
@@ -18,4 +18,15 @@ let sequence = 0
 export function record(out: Tensor, op: string, inputs: readonly Tensor[], vjp: TapeNode['vjp']): void {
   out.requiresGrad = true
   out.node = { op, inputs, vjp, sequence: sequence++, released: false }
+}
+
+const released = () => {
+  throw new Error('a released node has no rule')
+}
+
+/** Lets go of what the node kept alive: its inputs and whatever its rule captured. */
+export function releaseNode(node: TapeNode): void {
+  node.released = true
+  node.inputs = []
+  node.vjp = released
 }

@@ -1,0 +1,275 @@
+/** The base of everything with parameters: finding, naming, saving, converting them. */
+import type { FloatDType } from '../core/dtype'
+import { isFloat } from '../core/dtype'
+import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
+import { sameShape, showShape } from '../core/shape'
+import { native } from '../native/call'
+import { type Device, destinationDType } from '../tensor/device'
+import { checkTensor, copyTo, keep, Tensor } from '../tensor/tensor'
+import { Parameter } from './parameter'
+
+/** Any module, whatever forward() takes and returns. */
+export type AnyModule = Module<never[], unknown>
+
+/** Tensors by name, as modules save and load them. */
+export type StateDict = Record<string, Tensor>
+
+export interface LoadResult {
+  /** Names of the module that the dictionary lacks. */
+  missing: string[]
+  /** Names of the dictionary that the module lacks. */
+  unexpected: string[]
+}
+
+/**
+ * A layer or a model. A subclass keeps its parameters, buffers and layers in plain properties and computes in
+ * forward(); Parameters and Modules among its properties are found by themselves, in the order in which they were
+ * assigned. What lies in arrays, Maps or #private fields is not found: use ModuleList or Sequential.
+ *
+ * @example
+ * class Net extends nn.Module {
+ *   fc1 = new nn.Linear(784, 300)
+ *   fc2 = new nn.Linear(300, 10)
+ *   forward(x: Tensor) { return this.fc2.forward(relu(this.fc1.forward(x))) }
+ * }
+ */
+export abstract class Module<In extends readonly unknown[] = [input: Tensor], Out = Tensor> {
+  /** True while training: Dropout drops. Set by train() and eval(). */
+  training = true
+  /** Buffers by property name; true for those that stateDict() saves. */
+  readonly #buffers = new Map<string, boolean>()
+
+  abstract forward(...inputs: In): Out
+
+  /** The modules directly below this one, with their names here. */
+  namedChildren(): [name: string, module: AnyModule][] {
+    const found: [string, AnyModule][] = []
+    for (const [name, value] of Object.entries(this)) if (value instanceof Module) found.push([name, value])
+    return found
+  }
+
+  /** Puts another module in the place of a direct child: how layers are converted. */
+  setChild(name: string, module: AnyModule): void {
+    if (!(module instanceof Module))
+      throw new ArgumentError(`setChild: '${name}' must be a Module, got ${show(module)}`)
+    const fields = this as unknown as Record<string, unknown>
+    if (!(fields[name] instanceof Module))
+      throw new ArgumentError(`setChild: ${this.constructor.name} has no module '${name}'`)
+    fields[name] = module
+  }
+
+  /** This module and all below it, each once, with their paths ('' for this one, 'encoder.0' for a layer). */
+  namedModules(): [path: string, module: AnyModule][] {
+    const seen = new Set<AnyModule>()
+    return pathsBelow(this).filter(([, module]) => !seen.has(module) && seen.add(module))
+  }
+
+  /** This module and all below it, each once. */
+  modules(): AnyModule[] {
+    return this.namedModules().map(([, module]) => module)
+  }
+
+  /** The module at a path like 'encoder.0'. */
+  getModule(path: string): AnyModule {
+    let at: AnyModule = this
+    for (const name of path === '' ? [] : path.split('.')) {
+      const child = at.namedChildren().find(([n]) => n === name)
+      if (!child) throw new ArgumentError(`getModule: no module at '${path}': ${at.constructor.name} has no '${name}'`)
+      at = child[1]
+    }
+    return at
+  }
+
+  /** Puts another module at a path like 'encoder.0'. */
+  setModule(path: string, module: AnyModule): void {
+    const dot = path.lastIndexOf('.')
+    this.getModule(path.slice(0, Math.max(dot, 0))).setChild(path.slice(dot + 1), module)
+  }
+
+  /** All parameters, each once, with names like '0.weight'. */
+  namedParameters(): [name: string, parameter: Parameter][] {
+    const seen = new Set<Parameter>()
+    return this.#entries(ownParameters).filter(([, p]) => !seen.has(p) && seen.add(p))
+  }
+
+  /** All parameters, each once: what an optimizer takes. */
+  parameters(): Parameter[] {
+    return this.namedParameters().map(([, parameter]) => parameter)
+  }
+
+  /** All buffers: tensors that belong to the module's state but are not learned. */
+  namedBuffers(): [name: string, buffer: Tensor][] {
+    return this.#entries((module) => module.#ownBuffers())
+  }
+
+  /**
+   * Makes the property `name` a buffer with this value: saved by stateDict() unless `persistent` is false, converted
+   * by to(), kept alive by every scope().
+   */
+  registerBuffer(name: string, value: Tensor | null, options: { persistent?: boolean } = {}): void {
+    if (value !== null) keep(checkTensor('registerBuffer', `'${name}'`, value))
+    ;(this as unknown as Record<string, unknown>)[name] = value
+    this.#buffers.set(name, options.persistent ?? true)
+  }
+
+  /** Parameters and persistent buffers by name. The tensors themselves, not copies: clone() what must not change. */
+  stateDict(): StateDict {
+    const dict: StateDict = {}
+    for (const [path, module] of pathsBelow(this))
+      for (const [name, tensor] of module.#state()) dict[join(path, name)] = tensor
+    return dict
+  }
+
+  /**
+   * Copies values into the parameters and persistent buffers, converting their dtype. The snake_case spelling of a
+   * name, as in PyTorch checkpoints ('out_proj.weight' for outProj.weight), is accepted too. Nothing changes when
+   * this throws.
+   *
+   * @param options.strict default true: names that do not match are an error; otherwise they are only reported
+   */
+  loadStateDict(dict: Readonly<StateDict>, options: { strict?: boolean } = {}): LoadResult {
+    if (typeof dict !== 'object' || dict === null) {
+      throw new ArgumentError(`loadStateDict: expected an object of tensors by name, got ${show(dict)}`)
+    }
+    const own = new Map(Object.entries(this.stateDict()))
+    const given = new Map<string, Tensor>()
+    const unexpected: string[] = []
+    for (const [name, value] of Object.entries(dict)) {
+      const known = own.has(name) ? name : camelCase(name)
+      const target = own.get(known)
+      if (target === undefined || given.has(known)) {
+        unexpected.push(name)
+        continue
+      }
+      const tensor = checkTensor('loadStateDict', `'${name}'`, value)
+      if (!sameShape(tensor.shape, target.shape)) {
+        throw new ShapeError(
+          `loadStateDict: '${name}' has shape ${showShape(tensor.shape)}, the module has ${showShape(target.shape)}`,
+        )
+      }
+      given.set(known, tensor)
+    }
+    const missing = [...own.keys()].filter((name) => !given.has(name))
+    if ((options.strict ?? true) && missing.length + unexpected.length > 0) {
+      const list = (names: string[]) =>
+        `${names.slice(0, 5).join(', ')}${names.length > 5 ? `, ... (${names.length})` : ''}`
+      const parts = [
+        missing.length ? `missing ${list(missing)}` : '',
+        unexpected.length ? `unexpected ${list(unexpected)}` : '',
+      ]
+      throw new ArgumentError(`loadStateDict: ${parts.filter(Boolean).join('; ')} ({ strict: false } loads the rest)`)
+    }
+    for (const [name, tensor] of given) {
+      const target = own.get(name) as Tensor
+      if (target !== tensor) native.copy(target, tensor)
+    }
+    return { missing, unexpected }
+  }
+
+  /** Training mode, for this module and all below it; returns the module. */
+  train(mode = true): this {
+    for (const module of this.modules()) module.training = mode
+    return this
+  }
+
+  /** Evaluation mode: Dropout passes everything through. */
+  eval(): this {
+    return this.train(false)
+  }
+
+  /**
+   * Converts every float parameter and buffer to a dtype, in place in the module; returns the module. Parameters
+   * become new tensors without gradients: make the optimizer afterwards.
+   */
+  to(destination: FloatDType | Device): this {
+    const dtype = destinationDType('to', destination)
+    if (dtype === null) return this
+    if (!isFloat(dtype)) throw new DTypeError(`to: a module's parameters must be floats, got ${dtype}`)
+    const converted = new Map<Tensor, Tensor>()
+    for (const module of this.modules()) {
+      const fields = module as unknown as Record<string, Tensor>
+      for (const [name, tensor] of [...ownParameters(module), ...module.#ownBuffers()]) {
+        if (!isFloat(tensor.dtype) || tensor.dtype === dtype) continue
+        const known = converted.get(tensor) ?? convert(tensor, dtype)
+        converted.set(tensor, known)
+        fields[name] = known
+      }
+    }
+    for (const old of converted.keys()) old.dispose()
+    return this
+  }
+
+  /** Forgets every gradient and gives its memory back: clone() one that you want to keep. */
+  zeroGrad(): void {
+    for (const parameter of this.parameters()) {
+      parameter.grad?.dispose()
+      parameter.grad = null
+    }
+  }
+
+  /** Calls `fn` on every module, deepest first; returns the module. */
+  apply(fn: (module: AnyModule) => void): this {
+    for (const module of this.modules().reverse()) fn(module)
+    return this
+  }
+
+  /** What toString() and summary() show between the parentheses: the options of a layer. */
+  describe(): string {
+    return ''
+  }
+
+  toString(): string {
+    const lines = this.namedChildren().map(
+      ([name, child]) => `  (${name}): ${child.toString().replaceAll('\n', '\n  ')}`,
+    )
+    const name = this.constructor.name
+    return lines.length === 0 ? `${name}(${this.describe()})` : `${name}(\n${lines.join('\n')}\n)`
+  }
+
+  #entries<T>(of: (module: AnyModule) => [string, T][]): [string, T][] {
+    return this.namedModules().flatMap(([path, module]) =>
+      of(module).map(([name, t]): [string, T] => [join(path, name), t]),
+    )
+  }
+
+  #ownBuffers(): [string, Tensor][] {
+    const fields = this as unknown as Record<string, unknown>
+    const found: [string, Tensor][] = []
+    for (const name of this.#buffers.keys()) if (fields[name] instanceof Tensor) found.push([name, fields[name]])
+    return found
+  }
+
+  #state(): [string, Tensor][] {
+    return [...ownParameters(this), ...this.#ownBuffers().filter(([name]) => this.#buffers.get(name))]
+  }
+}
+
+function ownParameters(module: AnyModule): [string, Parameter][] {
+  const found: [string, Parameter][] = []
+  for (const [name, value] of Object.entries(module)) if (value instanceof Parameter) found.push([name, value])
+  return found
+}
+
+/** Every path to every module, a shared one under each of its names. */
+function pathsBelow(module: AnyModule, path = '', above: readonly AnyModule[] = []): [string, AnyModule][] {
+  if (above.includes(module)) throw new ArgumentError(`${module.constructor.name} at '${path}' contains itself`)
+  const line = [...above, module]
+  const below = module.namedChildren().flatMap(([name, child]) => pathsBelow(child, join(path, name), line))
+  return [[path, module], ...below]
+}
+
+function join(path: string, name: string): string {
+  return path === '' ? name : `${path}.${name}`
+}
+
+function camelCase(name: string): string {
+  return name.replace(/(?<=[^._])_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())
+}
+
+function convert(tensor: Tensor, dtype: FloatDType): Tensor {
+  const copy = copyTo(tensor, dtype)
+  if (!(tensor instanceof Parameter)) return keep(copy)
+  const parameter = new Parameter(copy, { requiresGrad: tensor.requiresGrad })
+  copy.dispose()
+  return parameter
+}
