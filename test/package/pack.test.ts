@@ -16,7 +16,8 @@ const cleanEnv = Object.fromEntries(Object.entries(process.env).filter(([name]) 
 
 function run(cwd: string, command: string, args: string[], env: NodeJS.ProcessEnv = {}): string {
   const result = spawnSync(command, args, { cwd, encoding: 'utf8', env: { ...cleanEnv, ...env } })
-  if (result.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${`${result.stdout}\n${result.stderr}`.slice(-4000)}`)
+  if (result.status !== 0)
+    throw new Error(`${command} ${args.join(' ')}: ${`${result.stdout}\n${result.stderr}`.slice(-4000)}`)
   return result.stdout
 }
 
