@@ -4,11 +4,17 @@ import type { DType, FloatOf, Promote, SumOf } from './core/dtype'
 import type { Operand, WithNumber } from './ops/arithmetic'
 import * as arithmetic from './ops/arithmetic'
 import { clone, detach } from './ops/clone'
+import * as indices from './ops/index'
+import type { PadOptions } from './ops/join'
+import * as joins from './ops/join'
 import { type MatmulOptions, matmul, type PackedMatrix } from './ops/matmul'
 import type { Axes, ReduceOptions } from './ops/reduce'
 import * as reductions from './ops/reduce'
 import type { Range } from './ops/shape'
 import * as views from './ops/shape'
+import { logSoftmax, softmax } from './ops/softmax'
+import type { VarianceOptions } from './ops/statistics'
+import * as statistics from './ops/statistics'
 import * as elementwise from './ops/unary'
 import { type Device, destinationDType } from './tensor/device'
 import { Tensor } from './tensor/tensor'
@@ -72,6 +78,25 @@ export interface TensorMethods<D extends DType> {
   mean: Reduce<FloatOf<D>>
   max: Reduce<D>
   min: Reduce<D>
+  variance(axis?: Axes, options?: VarianceOptions): Tensor<FloatOf<D>>
+  std(axis?: Axes, options?: VarianceOptions): Tensor<FloatOf<D>>
+  argmax(axis?: number | null, options?: ReduceOptions): Tensor<'int64'>
+  argmin(axis?: number | null, options?: ReduceOptions): Tensor<'int64'>
+  any: Reduce<'bool'>
+  all: Reduce<'bool'>
+  cumsum(axis: number): Tensor<SumOf<D>>
+  softmax(axis?: number): Tensor<FloatOf<D>>
+  logSoftmax(axis?: number): Tensor<FloatOf<D>>
+  // parts
+  indexSelect(axis: number, index: Tensor): Tensor<D>
+  indexAdd(axis: number, index: Tensor, source: Tensor): Tensor<D>
+  gather(axis: number, index: Tensor): Tensor<D>
+  scatterAdd(axis: number, index: Tensor, source: Tensor): Tensor<D>
+  split(size: number | readonly number[], axis?: number): Tensor<D>[]
+  chunk(count: number, axis?: number): Tensor<D>[]
+  pad(pads: readonly number[], options?: PadOptions): Tensor<D>
+  triu(diagonal?: number): Tensor<D>
+  tril(diagonal?: number): Tensor<D>
   // views
   reshape(shape: readonly number[]): Tensor<D>
   permute(axes: readonly number[]): Tensor<D>
@@ -106,12 +131,17 @@ const { abs, add, clamp, div, eq, ge, gt, le, lt, maximum, minimum, mul, ne, neg
 const { ceil, cos, erf, exp, floor, gelu, log, log1p, relu, round, rsqrt, sigmoid, sign, silu, sin, sqrt, tanh } =
   elementwise
 const { max, mean, min, sum } = reductions
+const { all, any, argmax, argmin, cumsum, std, variance } = statistics
+const { chunk, pad, split, tril, triu } = joins
+const { gather, indexAdd, indexSelect, scatterAdd } = indices
 const { expand, flip, permute, reshape, slice, squeeze, transpose, unsqueeze } = views
 
 const functions: Record<Method, (self: Tensor, ...rest: never[]) => unknown> = {
   ...{ abs, add, clamp, div, eq, ge, gt, le, lt, maximum, minimum, mul, ne, neg, pow, sub },
   ...{ ceil, cos, erf, exp, floor, gelu, log, log1p, relu, round, rsqrt, sigmoid, sign, silu, sin, sqrt, tanh },
   ...{ max, mean, min, sum },
+  ...{ all, any, argmax, argmin, cumsum, logSoftmax, softmax, std, variance },
+  ...{ chunk, gather, indexAdd, indexSelect, pad, scatterAdd, split, tril, triu },
   ...{ expand, flip, permute, reshape, slice, squeeze, transpose, unsqueeze },
   ...{ backward, cast: elementwise.cast, clone, detach, matmul },
   where: (self, condition: Tensor, b: Operand) => arithmetic.where(condition, self, b),

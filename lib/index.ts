@@ -8,7 +8,9 @@ export type { DType, FloatDType, IntDType, Promote } from './core/dtype'
 export * from './core/errors'
 export { manualSeed } from './core/rng'
 export type { Shape } from './core/shape'
-// nn, optim and the rest by area
+// areas
+export * as data from './data'
+export * as io from './io'
 export * as nn from './nn'
 // ops
 export * from './ops/arithmetic'
@@ -27,7 +29,21 @@ export {
   zeros,
   zerosLike,
 } from './ops/create'
+export { type DropoutOptions, dropout } from './ops/dropout'
+export {
+  type EmbeddingOptions,
+  embedding,
+  gather,
+  indexAdd,
+  indexSelect,
+  type OneHotOptions,
+  oneHot,
+  scatterAdd,
+} from './ops/index'
+export { cat, chunk, type PadOptions, pad, split, stack, tril, triu } from './ops/join'
+export * from './ops/loss'
 export { type ActivationName, linear, type MatmulOptions, matmul, PackedMatrix, pack } from './ops/matmul'
+export { layerNorm, rmsNorm } from './ops/norm'
 export { max, mean, min, type ReduceOptions, sum } from './ops/reduce'
 export {
   contiguous,
@@ -41,6 +57,8 @@ export {
   transpose,
   unsqueeze,
 } from './ops/shape'
+export { logSoftmax, softmax } from './ops/softmax'
+export { all, any, argmax, argmin, cumsum, std, type VarianceOptions, variance } from './ops/statistics'
 export * from './ops/unary'
 export * as optim from './optim'
 // tensor

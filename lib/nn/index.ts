@@ -1,7 +1,24 @@
 /** Modules: layers, containers, initialisers. */
 export { Flatten, GELU, Identity, ReLU, Sigmoid, SiLU, Tanh } from './activations'
+export {
+  type AttentionOptions,
+  MultiHeadAttention,
+  type MultiHeadAttentionOptions,
+  scaledDotProductAttention,
+} from './attention'
 export { ModuleList, Sequential } from './containers'
 export * as init from './init'
+export {
+  Dropout,
+  Embedding,
+  type EmbeddingLayerOptions,
+  LayerNorm,
+  type LayerNormOptions,
+  LogSoftmax,
+  RMSNorm,
+  type RMSNormOptions,
+  Softmax,
+} from './layers'
 export { Linear, type LinearOptions } from './linear'
 export { type AnyModule, type LoadResult, Module, type StateDict } from './module'
 export { Parameter } from './parameter'
