@@ -72,7 +72,8 @@ export function buildSanitized() {
 }
 
 export function buildTypeScript() {
-  const inputs = ['tsconfig.json', 'tools/build-ts.mjs', 'tools/entries.mjs', ...filesBelow('lib')]
+  const benches = filesBelow('bench').filter((file) => file.endsWith('.ts') || file.endsWith('tsconfig.json'))
+  const inputs = ['tsconfig.json', 'tools/build-ts.mjs', 'tools/entries.mjs', ...filesBelow('lib'), ...benches]
   whenChanged('dist/.stamp', 'dist', inputs, () => node('tools/build-ts.mjs'))
 }
 

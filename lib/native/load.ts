@@ -39,6 +39,9 @@ export interface Addon {
   takeError(): { code: number; what: string } | null
   packedBytes(dtype: number, k: number, n: number): number
   matmulName(dtype: number): string | null
+  /** One run of a probe on all threads: what it did (operations, bytes), or -1 (native/binding/probe.h). */
+  probe(kind: 'fma' | 'bf16dot' | 'read', amount: number, buffer?: ArrayBuffer, offset?: number): number
+  debugKernels(on: boolean): void
 }
 
 const root = path.resolve(__dirname, '..', '..')
@@ -69,13 +72,35 @@ function find(): Addon {
   }
 }
 
+let target = ''
+
+/** The row of kernels that runs, without a call of the addon. */
+export function targetName(): string {
+  return target
+}
+
+/**
+ * Chooses another row ('' for the strongest one) or number of threads (0 leaves it), for benches and tests. Matrices
+ * that were packed before are packed anew.
+ *
+ * @throws ArgumentError when this machine or this binary has no such row
+ */
+export function choose(wanted: string, threads: number): void {
+  try {
+    target = addon.setup(wanted, threads)
+  } catch (cause) {
+    throw new ArgumentError(`target ${wanted}: ${(cause as Error).message}`, { cause })
+  }
+}
+
 function load(): Addon {
   const addon = find()
   if (addon.tables !== fingerprint) {
     throw new NativeError('kerf: the native addon was built from other tables than this JavaScript: run npm run build')
   }
+  addon.debugKernels(env.debugKernels)
   try {
-    addon.setup(env.target, env.threads)
+    target = addon.setup(env.target, env.threads)
   } catch (cause) {
     if (cause instanceof KerfError) throw cause
     throw new ArgumentError(`KERF_TARGET=${env.target}: ${(cause as Error).message}`, { cause })

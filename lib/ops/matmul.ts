@@ -3,7 +3,7 @@ import { checkDType, type DType, dtypeCode, isFloat, type Promote, promote } fro
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
-import { addon } from '../native/load'
+import { addon, targetName } from '../native/load'
 import { cast, gelu, silu } from './unary'
 import { arg, converted, empty, expandView, needsGrad, Tensor, taped } from './op'
 import { sum, sumTo } from './reduce'
@@ -42,7 +42,7 @@ export class PackedMatrix<D extends DType = DType> {
 
   /** @internal The bytes for the kernel: of the matrix itself or of its transpose. */
   bytes(transposed: boolean): Tensor<'uint8'> {
-    const target = addon.machine().target
+    const target = targetName()
     const slot = transposed ? 'transposed' : 'plain'
     if (this.#target !== target) {
       this.#packed.plain?.dispose()
@@ -86,7 +86,7 @@ export function pack<D extends DType>(w: Tensor<D>): PackedMatrix<D> {
 }
 
 function checkMatmulDType(op: string, dtype: DType): void {
-  if (addon.matmulName(dtypeCode[dtype]) === null) throw new DTypeError(`${op}: no ${dtype} kernel on ${addon.machine().target}: use a float dtype`)
+  if (addon.matmulName(dtypeCode[dtype]) === null) throw new DTypeError(`${op}: no ${dtype} kernel on ${targetName()}: use a float dtype`)
 }
 
 function activationCode(op: string, activation: unknown): number {

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "../core/debug.h"
 #include "../core/features.h"
 #include "../core/kernels.h"
 #include "../core/pool.h"
@@ -10,6 +11,7 @@
 #include "../ops/ops.h"
 #include "../ops/targets.h"
 #include "bind.h"
+#include "probe.h"
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -57,6 +59,12 @@ Napi::Value machine(const Napi::CallbackInfo& info) {
   }
   result.Set("targets", targets);
   return result;
+}
+
+// debugKernels(on): from now on every command writes a line to stderr (core/debug.h).
+Napi::Value debug_kernels_on(const Napi::CallbackInfo& info) {
+  set_debug_kernels(info.Length() > 0 && info[0].ToBoolean().Value());
+  return info.Env().Undefined();
 }
 
 // place(buffer): the byte offset of the first 64-byte aligned address; large buffers are offered huge pages.
@@ -190,6 +198,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set("takeError", take_error);
   set("packedBytes", packed_bytes);
   set("matmulName", matmul_name);
+  set("probe", probe);
+  set("debugKernels", debug_kernels_on);
   exports.Set("tables", kTables);
   return exports;
 }

@@ -2,9 +2,18 @@
 #pragma once
 #include <tuple>
 
+#include "../ops/ops.h"
+#include "../ops/targets.h"
+#include "label.h"
 #include "read_view.h"
 
 namespace kerf {
+
+template <auto Driver> constexpr const char* kOpName = "";
+#define OP(name, parameters) \
+  template <> inline constexpr const char* kOpName<&ops::name> = #name;
+#include "../core/ops.def"
+#undef OP
 
 template <auto Driver> struct Bound;
 
@@ -21,6 +30,11 @@ struct Bound<Driver> {
                   count < kViews ? count : kViews, Status{}};
     std::tuple<Parameters...> parameters{read<Parameters>(reader)...};
     if (!reader.status.ok()) return environment.report(reader.status);
+    if (debug_kernels()) {
+      Label label{environment.stream.label(), environment.stream.label() + kLabel};
+      label.add("%s@%s", kOpName<Driver>, kernels().target);
+      std::apply([&](const auto&... p) { (label.add(p), ...); }, parameters);
+    }
     Status status = std::apply([&](auto&... p) { return Driver(environment.stream, p...); }, parameters);
     return environment.report(status);
   }

@@ -120,6 +120,12 @@ struct AdamStep {
 };
 using AdamCell = void (*)(int64_t n, void* param, const void* grad, float* m, float* v, const AdamStep& step);
 
+// ---- probes: what this machine can do at best, measured by `kerf bench` beside the kernels.
+// `rounds` rounds of independent multiply-adds (or dot products) in registers; answers the operations done.
+using PeakCell = double (*)(int64_t rounds);
+// Reads `bytes` bytes, a multiple of 4 KiB; answers something that depends on all of them.
+using ReadCell = float (*)(int64_t bytes, const void* data);
+
 struct Kernels {
   const char* target;
   UnaryCell unary[static_cast<int>(Unary::size)][kDTypes];
@@ -150,6 +156,9 @@ struct Kernels {
   ScatterAddCell scatter_add[kDTypes];
   SgdCell sgd[kDTypes];
   AdamCell adam[kDTypes];
+
+  PeakCell fma_peak, bf16_dot_peak;
+  ReadCell read;
 };
 
 }  // namespace kerf

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <thread>
 
+#include "debug.h"
 #include "spin.h"
 
 namespace kerf {
@@ -19,6 +20,7 @@ constexpr uint64_t kNever = ~uint64_t{0};
 struct Slot {
   alignas(64) unsigned char payload[Stream::kPayload];
   void (*call)(void*);
+  char label[kLabel];
 };
 
 }  // namespace
@@ -38,6 +40,7 @@ struct Stream::Impl {
   std::mutex error_mutex;
   std::atomic<bool> failed{false};
   Status error;
+  char label[kLabel] = {};  // of the next command
 
   void publish(int index, uint64_t value) {
     if (page) page[index].store(static_cast<double>(value), std::memory_order_release);
@@ -68,7 +71,10 @@ void Stream::Impl::work() {
       continue;
     }
     Slot& slot = ring[done % kSlots];
+    const bool debug = debug_kernels();
+    if (debug) debug_begin();
     if (!stopping) slot.call(slot.payload);  // what is still queued when the environment goes away is dropped
+    if (debug) debug_end(slot.label);
     done++;
     publish(1, done);
     finished.store(done, std::memory_order_seq_cst);
@@ -97,8 +103,17 @@ void Stream::stop() {
   impl_->thread.join();
 }
 
-Stream::Inline::Inline(Stream& stream) { t_current = stream.impl_; }
-Stream::Inline::~Inline() { t_current = nullptr; }
+Stream::Inline::Inline(Stream& stream) {
+  t_current = stream.impl_;
+  if (debug_kernels()) debug_begin();
+}
+
+Stream::Inline::~Inline() {
+  if (debug_kernels()) debug_end(t_current->label);
+  t_current = nullptr;
+}
+
+char* Stream::label() { return impl_->label; }
 
 void* Stream::reserve() {
   uint64_t next = impl_->queued.load(std::memory_order_relaxed);
@@ -109,6 +124,7 @@ void* Stream::reserve() {
 void Stream::commit(void (*call)(void*)) {
   uint64_t next = impl_->queued.load(std::memory_order_relaxed);
   impl_->ring[next % kSlots].call = call;
+  if (debug_kernels()) memcpy(impl_->ring[next % kSlots].label, impl_->label, kLabel);
   impl_->publish(0, next + 1);
   impl_->queued.store(next + 1, std::memory_order_release);
   if (!impl_->thread.joinable()) impl_->thread = std::thread([impl = impl_] { impl->work(); });

@@ -57,6 +57,9 @@ class Stream {
   // Where the stream publishes {queued, finished, failed} as three doubles, so that JavaScript reads them without a call.
   void publish_to(double* page);
 
+  // KERF_DEBUG=kernels: what the next command is called in its line (debug.h), kLabel bytes to write to.
+  char* label();
+
   // Below this, a thread hop (about 8 us both ways) costs more than the work; the event loop does not notice it.
   static constexpr double kInlineNs = 20'000;
 

@@ -1,6 +1,7 @@
 // The drivers matmul, matmulPacked and pack: batch axes and layouts are normalised here, once for all targets; a cell
 // sees one product at a time.
 #include <cstdint>
+#include "../core/debug.h"
 #include "../core/pool.h"
 #include "../core/stream.h"
 #include "ops.h"
@@ -68,6 +69,8 @@ void fold_rows(Batched& x) {
 
 void run_batches(const MatmulCell& cell, const Batched& x) {
   const int64_t batches = x.batches();
+  const MatmulProblem& p = x.product;
+  debug_kernel(cell.name, 2.0 * static_cast<double>(batches) * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k));
   int32_t failed = 0;
   auto one = [&](int64_t i) {
     if (!cell.run(x.at(i))) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);

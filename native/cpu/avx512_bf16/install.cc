@@ -4,6 +4,7 @@ namespace kerf::KERF_TARGET {
 
 void install(Kernels& row) {
   install_matmul(row);
+  install_probe(row);
 }
 
 }  // namespace kerf::KERF_TARGET

@@ -1,0 +1,42 @@
+/** The suites behind `kerf bench`. */
+import type { BenchModule, BenchOptions, BenchReport, BenchRow, LoopRow, Progress } from '#lib/cli/report'
+import { info } from '#lib/info'
+import { loopCases } from './loop.bench'
+import { matmulCases } from './matmul.bench'
+import { opsCases } from './ops.bench'
+import { PEER, peerVersion } from './peer'
+import { trainCases } from './train.bench'
+
+export const suites: BenchModule['suites'] = {
+  matmul: 'large products with packed weights, in percent of the arithmetic peak',
+  rows: 'few rows, in percent of the read bandwidth',
+  edge: 'small and odd products',
+  ops: 'what one call costs',
+  loop: 'how late the event loop runs',
+  train: 'a training step of LeNet-300-100',
+}
+
+export async function run(options: BenchOptions, progress: Progress): Promise<BenchReport> {
+  const i = info()
+  const report: BenchReport = {
+    kerf: i.version,
+    date: new Date().toISOString(),
+    machine: { cpu: i.cpu, cores: i.cores, platform: i.platform, node: i.node, target: i.target, builder: i.builder },
+    peers: options.peer ? { [PEER]: peerVersion() } : {},
+    rows: [],
+    loop: [],
+  }
+  const cases: { name: string; run(): Promise<BenchRow | LoopRow> }[] = [
+    ...matmulCases(options),
+    ...opsCases(options),
+    ...trainCases(options),
+    ...loopCases(options),
+  ]
+  for (const [done, one] of cases.entries()) {
+    progress(done, cases.length, one.name)
+    const row = await one.run()
+    if (row.suite === 'loop') report.loop.push(row as LoopRow)
+    else report.rows.push(row as BenchRow)
+  }
+  return report
+}

@@ -1,0 +1,74 @@
+/** onnxruntime-node as a contender. Only its run() is timed: inputs, and where asked for the output, exist before. */
+import type { Contender } from './measure'
+import type { OnnxFloat } from './onnx'
+
+interface OrtTensor {
+  readonly data: ArrayLike<number>
+}
+interface OrtSession {
+  run(feeds: Record<string, OrtTensor>, fetches?: Record<string, OrtTensor | null>): Promise<Record<string, OrtTensor>>
+  release(): Promise<void>
+}
+interface Ort {
+  Tensor: new (type: string, data: Float32Array | Uint16Array, dims: number[]) => OrtTensor
+  InferenceSession: { create(model: Uint8Array, options: object): Promise<OrtSession> }
+}
+
+export interface Operand {
+  type: OnnxFloat
+  data: Float32Array | Uint16Array
+  shape: number[]
+}
+
+export const PEER = 'onnxruntime-node'
+/** Its workers spin about this long after a product; resting spares the next contender their noise. */
+export const PEER_REST_MS = 3
+
+let loaded: Ort | null = null
+function ort(): Ort {
+  if (loaded) return loaded
+  try {
+    loaded = require(PEER) as Ort
+  } catch (cause) {
+    throw new Error(`${PEER} is not installed (npm install --no-save --ignore-scripts ${PEER}@1.30.0)`, { cause })
+  }
+  return loaded
+}
+
+export function peerVersion(): string {
+  ort()
+  return (require(`${PEER}/package.json`) as { version: string }).version
+}
+
+export interface PeerRun {
+  fresh: Contender
+  preallocated: Contender
+  /** The result, for comparing with kerf's. */
+  result(): Promise<ArrayLike<number>>
+  release(): Promise<void>
+}
+
+/** A session with one output Y on so many threads, with its default spinning. */
+export async function peerRun(model: Uint8Array, inputs: Record<string, Operand>, out: Operand, threads: number): Promise<PeerRun> {
+  const { Tensor, InferenceSession } = ort()
+  const session = await InferenceSession.create(model, {
+    executionProviders: ['cpu'],
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    graphOptimizationLevel: 'all',
+    logSeverityLevel: 3,
+  })
+  const feeds = Object.fromEntries(Object.entries(inputs).map(([name, x]) => [name, new Tensor(x.type, x.data, x.shape)]))
+  const fetches = { Y: new Tensor(out.type, out.data, out.shape) }
+  const contender = (target?: typeof fetches): Contender => ({
+    async run(times) {
+      for (let i = 0; i < times; i++) await session.run(feeds, target)
+    },
+  })
+  return {
+    fresh: contender(),
+    preallocated: contender(fetches),
+    result: async () => (await session.run(feeds)).Y?.data as ArrayLike<number>,
+    release: () => session.release(),
+  }
+}

@@ -1,0 +1,94 @@
+/** `kerf bench`: runs the suites of bench/ and prints a table, or one JSON document. */
+import path from 'node:path'
+import { SingleBar } from 'cli-progress'
+import Table from 'cli-table3'
+import { ArgumentError } from '../core/errors'
+import type { BenchModule, BenchReport, BenchRow } from './report'
+
+export interface BenchFlags {
+  shapes?: [number, number, number][]
+  dtype?: string[]
+  threads?: number[]
+  vs?: string
+  budget: number
+  json?: boolean
+}
+
+const PEERS = ['onnxruntime-node']
+
+export async function bench(suites: string[], flags: BenchFlags): Promise<void> {
+  const module = require(path.join(__dirname, '..', 'bench', 'index.js')) as BenchModule
+  const unknown = suites.find((suite) => !(suite in module.suites))
+  if (unknown !== undefined) usage(`no suite '${unknown}'; there is: ${Object.keys(module.suites).join(', ')}`)
+  if (flags.vs !== undefined && !PEERS.includes(flags.vs)) usage(`--vs knows ${PEERS.join(', ')}, not '${flags.vs}'`)
+
+  const bar = process.stderr.isTTY && flags.json !== true ? new SingleBar({ format: '{bar} {value}/{total} {name}', clearOnComplete: true }) : null
+  let started = false
+  const options = {
+    suites: suites.length > 0 ? suites : Object.keys(module.suites),
+    shapes: flags.shapes ?? [],
+    dtypes: flags.dtype ?? [],
+    threads: flags.threads ?? [],
+    peer: flags.vs ?? null,
+    budgetMs: flags.budget,
+  }
+  try {
+    const report = await module.run(options, (done, total, name) => {
+      if (!started) bar?.start(total, done, { name })
+      else bar?.update(done, { name })
+      started = true
+    })
+    bar?.stop()
+    process.stdout.write(flags.json === true ? `${JSON.stringify(report, null, 2)}\n` : show(report))
+  } finally {
+    bar?.stop()
+  }
+}
+
+function usage(message: string): never {
+  process.exitCode = 2
+  const error = new ArgumentError(message)
+  throw Object.assign(error, { usage: true })
+}
+
+const percent = (x: number) => `${x.toFixed(0)} %`
+
+/** 3 significant digits with a unit that fits. */
+export function time(us: number): string {
+  if (us >= 100_000) return `${(us / 1e6).toPrecision(3)} s`
+  return us >= 1000 ? `${(us / 1000).toPrecision(3)} ms` : `${us.toPrecision(3)} us`
+}
+
+function cells(row: BenchRow): string[] {
+  const peers = row.peers.map((p) => {
+    const variant = p.output === 'fresh' ? ', fresh output' : ''
+    return `${time(p.best)} / ${time(p.median)}, ${p.ratioBest.toFixed(2)}x / ${p.ratioMedian.toFixed(2)}x${variant}`
+  })
+  return [
+    row.name,
+    String(row.threads),
+    `${time(row.best)} / ${time(row.median)}`,
+    row.rate ? `${row.rate.best.toPrecision(3)} / ${row.rate.median.toPrecision(3)} ${row.rate.unit}` : '',
+    row.peak ? `${percent(row.peak.percentBest)} / ${percent(row.peak.percentMedian)} of ${row.peak.best.toPrecision(3)}` : '',
+    row.kernel ?? row.target,
+    [...peers, ...row.notes].join('\n'),
+  ]
+}
+
+export function show(report: BenchReport): string {
+  const m = report.machine
+  const lines = [`kerf ${report.kerf} on ${m.cpu}, ${m.cores} cores, node ${m.node}; best / median of short bursts`]
+  if (report.rows.length > 0) {
+    const peers = Object.entries(report.peers).map(([name, version]) => `${name} ${version}`)
+    const table = new Table({
+      head: ['', 'threads', 'time', 'rate', 'of peak', 'kernel', peers.length > 0 ? `${peers.join(', ')}: time, ratio` : 'notes'],
+      style: { head: [], border: [] },
+    })
+    for (const row of report.rows) table.push(cells(row))
+    lines.push(table.toString())
+  }
+  for (const row of report.loop) {
+    lines.push(`${row.name}, ${row.threads} threads: event loop late by p50 ${row.p50.toFixed(1)} ms, p99 ${row.p99.toFixed(1)} ms, max ${row.max.toFixed(1)} ms`)
+  }
+  return `${lines.join('\n')}\n`
+}

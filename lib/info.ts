@@ -1,0 +1,95 @@
+/** What kerf found on this machine: info(), device(), and the text behind `kerf doctor`. */
+import { readFileSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { env } from './core/env'
+import { ArgumentError, DeviceError, show } from './core/errors'
+import { type DType, dtypes, type TargetName } from './core/tables.gen'
+import { addon, type TargetState, targetName } from './native/load'
+import { recycledBytes } from './tensor/storage'
+
+const NO_CUDA = 'this build has no CUDA backend yet'
+
+export interface Info {
+  /** Of the package. */
+  version: string
+  node: string
+  /** Such as 'linux-x64'. */
+  platform: string
+  cpu: string
+  /** CPUs that this process may use. */
+  cores: number
+  /** Threads that a kernel may use, and where the number comes from. */
+  threads: number
+  threadsFrom: string
+  /** The row of kernels that runs, and why. */
+  target: TargetName
+  targetFrom: string
+  /** Every row, weakest first. */
+  targets: TargetState[]
+  /** The matmul kernel of each dtype that has one, as name@target. */
+  matmul: Partial<Record<DType, string>>
+  /** What built the addon: 'cmake-js', 'node-gyp' or 'direct'. */
+  builder: string
+  /** Bytes of disposed tensors that wait for reuse in this thread. */
+  recycledBytes: number
+  cuda: { available: boolean; reason: string }
+}
+
+/** The version in package.json. */
+export function version(): string {
+  return JSON.parse(readFileSync(path.resolve(__dirname, '..', 'package.json'), 'utf8')).version as string
+}
+
+/**
+ * What kerf runs on: CPU, chosen kernels and why, threads, CUDA.
+ *
+ * @example info().target // 'avx512_bf16'
+ */
+export function info(): Info {
+  const machine = addon.machine()
+  const target = targetName() as TargetName
+  const strongest = machine.targets.filter((t) => t.compiled && t.supported).at(-1)?.name
+  const matmul: Partial<Record<DType, string>> = {}
+  for (const dtype of dtypes) {
+    const name = addon.matmulName(dtype.code)
+    if (name !== null) matmul[dtype.name] = name
+  }
+  return {
+    version: version(),
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    cpu: machine.cpu.trim(),
+    cores: os.availableParallelism(),
+    threads: machine.threads,
+    threadsFrom: env.threads ? 'KERF_THREADS' : 'the CPUs of this process',
+    target,
+    targetFrom: env.target ? 'KERF_TARGET' : target === strongest ? 'the strongest row that this CPU runs' : 'chosen by the program',
+    targets: machine.targets,
+    matmul,
+    builder: machine.builder,
+    recycledBytes: recycledBytes(),
+    cuda: { available: false, reason: env.cuda ? NO_CUDA : 'KERF_CUDA=0' },
+  }
+}
+
+/** A place where tensors live and ops run. */
+export interface Device {
+  readonly type: 'cpu'
+  /** Such as 'cpu'. */
+  readonly name: string
+  /** What it is called in a machine's papers. */
+  readonly description: string
+}
+
+/**
+ * A device by name.
+ *
+ * @param name 'cpu' (default); 'cuda' and 'cuda:0' are known, but not in this build
+ * @throws DeviceError when the device is not there, ArgumentError for a name that is no device
+ */
+export function device(name = 'cpu'): Device {
+  if (name === 'cpu') return { type: 'cpu', name, description: addon.machine().cpu.trim() }
+  if (typeof name === 'string' && /^cuda(:\d+)?$/.test(name)) throw new DeviceError(`device: no ${name}: ${NO_CUDA}`)
+  throw new ArgumentError(`device: expected 'cpu' or 'cuda', got ${show(name)}`)
+}
