@@ -1,5 +1,6 @@
 /** A training step of LeNet-300-100: forward, loss, backward, AdamW; batch of 64. Peers by hand: bench/peers/. */
 import type { BenchOptions, BenchRow } from '#lib/cli/report'
+import '#lib/fluent'
 import { addon } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
 import { Linear, ReLU, Sequential } from '#lib/nn/index'

@@ -11,6 +11,9 @@ export type { Shape } from './core/shape'
 // areas
 export * as data from './data'
 export * as io from './io'
+// this machine
+export { type DeviceInfo, device, type Info, info } from './info'
+// nn, optim and the rest by area
 export * as nn from './nn'
 // ops
 export * from './ops/arithmetic'

@@ -74,7 +74,7 @@ export function info(): Info {
 }
 
 /** A place where tensors live and ops run. */
-export interface Device {
+export interface DeviceInfo {
   readonly type: 'cpu'
   /** Such as 'cpu'. */
   readonly name: string
@@ -88,7 +88,7 @@ export interface Device {
  * @param name 'cpu' (default); 'cuda' and 'cuda:0' are known, but not in this build
  * @throws DeviceError when the device is not there, ArgumentError for a name that is no device
  */
-export function device(name = 'cpu'): Device {
+export function device(name = 'cpu'): DeviceInfo {
   if (name === 'cpu') return { type: 'cpu', name, description: addon.machine().cpu.trim() }
   if (typeof name === 'string' && /^cuda(:\d+)?$/.test(name)) throw new DeviceError(`device: no ${name}: ${NO_CUDA}`)
   throw new ArgumentError(`device: expected 'cpu' or 'cuda', got ${show(name)}`)
