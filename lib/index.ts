@@ -9,6 +9,7 @@ export * from './core/errors'
 export { manualSeed } from './core/rng'
 export type { Shape } from './core/shape'
 // areas
+// nn, optim and the rest by area
 export * as data from './data'
 export * as io from './io'
 // this machine
