@@ -33,8 +33,8 @@
         "target_name": "kerf_generic",
         "type": "static_library",
         "sources": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'generic').sources.join(' ')\")"],
-        "cflags_cc": ["-Wno-maybe-uninitialized", "<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'generic').flags.join(' ')\")"],
-        "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["-Wno-maybe-uninitialized", "<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'generic').flags.join(' ')\")"] },
+        "cflags_cc": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'generic').flags.join(' ')\")"],
+        "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'generic').flags.join(' ')\")"] },
         "defines": ["KERF_TARGET=generic"]
       }
   ],
@@ -43,22 +43,22 @@
         "target_name": "kerf_avx2",
         "type": "static_library",
         "sources": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx2').sources.join(' ')\")"],
-        "cflags_cc": ["-Wno-maybe-uninitialized", "<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx2').flags.join(' ')\")"],
-        "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["-Wno-maybe-uninitialized", "<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx2').flags.join(' ')\")"] },
+        "cflags_cc": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx2').flags.join(' ')\")"],
+        "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx2').flags.join(' ')\")"] },
         "defines": ["KERF_TARGET=avx2"]
       }, {
         "target_name": "kerf_avx512",
         "type": "static_library",
         "sources": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512').sources.join(' ')\")"],
-        "cflags_cc": ["-Wno-maybe-uninitialized", "<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512').flags.join(' ')\")"],
-        "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["-Wno-maybe-uninitialized", "<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512').flags.join(' ')\")"] },
+        "cflags_cc": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512').flags.join(' ')\")"],
+        "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512').flags.join(' ')\")"] },
         "defines": ["KERF_TARGET=avx512"]
       }, {
         "target_name": "kerf_avx512_bf16",
         "type": "static_library",
         "sources": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512_bf16').sources.join(' ')\")"],
-        "cflags_cc": ["-Wno-maybe-uninitialized", "<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512_bf16').flags.join(' ')\")"],
-        "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["-Wno-maybe-uninitialized", "<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512_bf16').flags.join(' ')\")"] },
+        "cflags_cc": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512_bf16').flags.join(' ')\")"],
+        "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512_bf16').flags.join(' ')\")"] },
         "defines": ["KERF_TARGET=avx512_bf16"]
       }] }]
   ]

@@ -17,11 +17,8 @@ function library(name, sources, flags, defines) {
       }`
 }
 
-// GCC 12 warns of its own _mm512_undefined_ps() wherever it is inlined (GCC bug 105593)
-const kernels = ({ name }) => {
-  const flags = ['-Wno-maybe-uninitialized', ofTarget(name, 'flags')]
-  return library(name, [ofTarget(name, 'sources')], flags, [`KERF_TARGET=${name}`])
-}
+const kernels = ({ name }) =>
+  library(name, [ofTarget(name, 'sources')], [ofTarget(name, 'flags')], [`KERF_TARGET=${name}`])
 
 export function bindingGyp({ targets }) {
   const built = targets.filter((target) => target.sources.length > 0)
