@@ -40,17 +40,20 @@ Status arange(Stream& stream, View out, f64 start, f64 step) {
   return stream.run(static_cast<double>(n) * ns, [r, ns, start, step, integers, dtype = out.dtype] {
     CopyCell from_i64 = copy_cell(DType::int64_, dtype);
     walk_parallel(r, ns, [&](int64_t first, int64_t m, char* const(&at)[1]) {
-      int64_t stride = r.step[0] * r.bytes[0];
-      for (int64_t i = 0; i < m; i++) {
-        char* to = at[0] + i * stride;
-        if (integers) {
-          uint64_t offset = static_cast<uint64_t>(first + i) * static_cast<uint64_t>(static_cast<int64_t>(step));
-          int64_t value = static_cast<int64_t>(static_cast<uint64_t>(static_cast<int64_t>(start)) + offset);
-          from_i64(1, to, 1, &value, 1);
-        } else {
+      if (!integers) {
+        for (int64_t i = 0; i < m; i++) {
           Element e = make_element(dtype, start + static_cast<double>(first + i) * step);
-          memcpy(to, &e, static_cast<size_t>(r.bytes[0]));
+          memcpy(at[0] + i * r.step[0] * r.bytes[0], &e, static_cast<size_t>(r.bytes[0]));
         }
+        return;
+      }
+      constexpr int64_t kChunk = 256;
+      int64_t values[kChunk];
+      auto base = static_cast<uint64_t>(static_cast<int64_t>(start)), by = static_cast<uint64_t>(static_cast<int64_t>(step));
+      for (int64_t i = 0; i < m; i += kChunk) {
+        int64_t n = m - i < kChunk ? m - i : kChunk;
+        for (int64_t j = 0; j < n; j++) values[j] = static_cast<int64_t>(base + static_cast<uint64_t>(first + i + j) * by);
+        from_i64(n, at[0] + i * r.step[0] * r.bytes[0], r.step[0], values, 1);
       }
     });
   });
