@@ -4,7 +4,7 @@ set -e
 cd "$(dirname "$0")/../.."
 out=build/lab
 mkdir -p $out
-cc="g++ -std=c++20 -O3 -g1 -fPIC -Wall -Wextra -Wno-maybe-uninitialized"
+cc="g++ -std=c++20 -O3 -g1 -fPIC -Wall -Wextra -Wno-maybe-uninitialized -Wno-uninitialized"
 node -e '
   for (const t of require("./native/sources.json").targets) console.log(t.name, t.flags.join(" "))
 ' | while read -r target flags; do

@@ -104,6 +104,11 @@ static void check_one(const char* target, const MatmulCell& cell, int type, int6
   bool ran = cell.run(p);
   g_cases++;
   bool good = ran && blob.back() == 0x33;
+  std::vector<double> wide_a(static_cast<size_t>(m * k)), wide_b(static_cast<size_t>(k * n));  // b transposed
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t q = 0; q < k; q++) wide_a[static_cast<size_t>(i * k + q)] = get(d, a.at0(), i * a.row + q * a.col);
+  for (int64_t j = 0; j < n; j++)
+    for (int64_t q = 0; q < k; q++) wide_b[static_cast<size_t>(j * k + q)] = get(d, b.at0(), q * b.row + j * b.col);
   double worst = 0;
   const double eps_out = to_f32 ? 0x1p-24 : kTypes[type].eps;
   for (int64_t i = 0; i <= m && good; i++) {
@@ -115,7 +120,7 @@ static void check_one(const char* target, const MatmulCell& cell, int type, int6
       }
       double sum = 0, magnitude = 0;
       for (int64_t q = 0; q < k; q++) {
-        double product = static_cast<double>(get(d, a.at0(), i * a.row + q * a.col)) * get(d, b.at0(), q * b.row + j * b.col);
+        double product = wide_a[static_cast<size_t>(i * k + q)] * wide_b[static_cast<size_t>(j * k + q)];
         sum += product;
         magnitude += std::fabs(product);
       }
@@ -134,9 +139,10 @@ static void check_one(const char* target, const MatmulCell& cell, int type, int6
            m, n, k, la, lb, packed, to_f32, with_bias, static_cast<int>(activation), worst);
 }
 
-static int check() {
+static int check(const char* target) {
   const int64_t sizes[] = {0, 1, 2, 3, 7, 8, 13, 14, 15, 17, 29, 31, 32, 33, 65};
   for (auto& t : kTargets) {
+    if (target && strcmp(t.name, target)) continue;
     Kernels row{};
     t.install(row);
     for (int type = 0; type < 3; type++) {
@@ -193,7 +199,7 @@ static void bench(const char* target, const char* type_name, Shape s, bool packe
       const double flops = 2.0 * s.m * s.n * s.k;
       const bool dot = !strcmp(type_name, "bf16") && !strcmp(target, "avx512_bf16");
       const bool ymm = !strcmp(target, "avx2");
-      int rounds = static_cast<int>(std::clamp(6e7 / (flops / 200 + 1000), 3.0, 2000.0)), inner = flops < 1e6 ? 20 : 1;
+      int rounds = static_cast<int>(std::clamp(2.5e8 / (flops / 200 + 1000), 4.0, 2000.0)), inner = flops < 1e6 ? 20 : 1;
       std::vector<double> times, peaks, reads;
       const bool memory_bound = s.m <= 8 && s.n * s.k > 100000;
       for (int i = 0; i < rounds; i++) {
@@ -233,7 +239,7 @@ static void bench(const char* target, const char* type_name, Shape s, bool packe
 int main(int argc, char** argv) {
   if (argc >= 2 && !strcmp(argv[1], "check")) {
     if (argc > 2) pool_set_threads(atoi(argv[2]));
-    return check();
+    return check(argc > 3 ? argv[3] : nullptr);
   }
   if (argc >= 8 && !strcmp(argv[1], "bench")) {
     // bench target dtype threads layout packed m n k [m n k ...]
@@ -242,6 +248,6 @@ int main(int argc, char** argv) {
       bench(argv[2], argv[3], {atol(argv[i]), atol(argv[i + 1]), atol(argv[i + 2])}, atoi(argv[6]) != 0, argv[5]);
     return 0;
   }
-  printf("matmul check [threads] | matmul bench <target> <f32|f16|bf16> <threads> <nn|nt|tn|tt> <packed 0|1> m n k ...\n");
+  printf("matmul check [threads [target]] | matmul bench <target> <f32|f16|bf16> <threads> <nn|nt|tn|tt> <packed 0|1> m n k ...\n");
   return 2;
 }

@@ -11,23 +11,12 @@
 // Row panels are even (m = 15 is 8 + 7 rows, not 14 + 1): no tile wastes registers on a remainder. With at most kRows
 // rows B is read once, so it is a matter of bandwidth: k is not blocked and tiles take several panels.
 #pragma once
-#include "../core/pool.h"
-#include "matmul_pack.h"
+#include "matmul_dot.h"
 
 namespace kerf::KERF_TARGET {
 
-// Below this a woken thread costs more than it brings.
-constexpr double kSerialNs = 25'000;
 constexpr double kTaskNs = 6'000;
 
-template <class Body>
-static void parallel_if(bool worthwhile, int64_t tasks, Body&& body) {
-  if (worthwhile && tasks > 1) {
-    parallel(tasks, static_cast<Body&&>(body));
-  } else {
-    for (int64_t task = 0; task < tasks; task++) body(task);
-  }
-}
 
 template <class T>
 struct Product {
@@ -55,18 +44,10 @@ static int vectors_at_once(int64_t rows) {
   return rows * 8 <= room ? 8 : rows * 4 <= room ? 4 : kPanelVectors;
 }
 
-template <class T>
-static void finish(const MatmulProblem& p, const float* sums, int64_t sums_row, int64_t row, int64_t rows, int64_t col,
-                   int64_t cols) {
-  const float* bias = p.bias ? p.bias + col : nullptr;
-  for (int64_t r = 0; r < rows; r++, sums += sums_row) {
-    const int64_t at = (row + r) * p.c_row + col;
-    if (p.c_type == DType::float32_) {
-      finish_row(cols, sums, static_cast<float*>(p.c) + at, bias, p.activation);
-    } else if constexpr (sizeof(typename T::In) == 2) {
-      finish_row(cols, sums, static_cast<typename T::In*>(p.c) + at, bias, p.activation);
-    }
-  }
+// C's lines for the tile after this one, into L2 (rows 4 KiB apart would evict each other from L1).
+KERF_INLINE void prefetch_tile(const float* c, int64_t c_row, int64_t rows) {
+  for (int64_t r = 0; r < rows; r++, c += c_row)
+    for (int line = 0; line < kPanel; line += 16) __builtin_prefetch(c + line, 1, 2);
 }
 
 // One task. False when scratch memory is exhausted.
@@ -130,6 +111,15 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
       args.b = (tail ? x.tail : x.b + col_panel * x.b_panel) + unit0 * args.b_unit;
       args.last = width - (vectors - 1) * W;
       args.accumulate = k_block > 0;
+      if (x.row_panels == 1) {
+        args.distance = kStreamAhead / static_cast<int64_t>(sizeof(typename T::Unit)) / step;
+        args.ahead = reinterpret_cast<const char*>(args.b);
+        args.ahead_step = 0;
+      } else {
+        args.distance = T::kPrefetch;
+        args.ahead = reinterpret_cast<const char*>(args.b + args.b_panel);
+        args.ahead_step = ceil_div(kPanel * static_cast<int64_t>(sizeof(typename T::Unit)), row_panel1 - row_panel0);
+      }
       for (int64_t panel = row_panel0; panel < row_panel1; panel++) {
         const int64_t row = x.row_of(panel), height = x.row_of(panel + 1) - row;
         bool direct = false;
@@ -147,11 +137,16 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
         }
         args.c = sums_row ? sums + (row - row0) * sums_row + (col - col0) : sums;
         args.c_row = sums_row ? sums_row : vectors * W;
+        if (sums_row) {
+          const bool wraps = panel + 1 == row_panel1;
+          prefetch_tile(wraps ? sums + (col - col0) + width : args.c + height * args.c_row, args.c_row, height);
+        }
         if constexpr (T::kReadsInPlace) {
           if (direct) choose_tile<T, ASource::direct>(height, vectors)(args);
         }
         if (!direct) choose_tile<T, ASource::packed>(height, vectors)(args);
         if (last_block && !plain) finish<T>(p, args.c, args.c_row, row, height, col, width);
+        args.ahead += args.units * args.ahead_step;
       }
     }
   }
@@ -256,6 +251,7 @@ static bool prepare_a(Product<T>& x) {
 template <class T>
 static bool run(const MatmulProblem& p) {
   if (p.m == 0 || p.n == 0) return true;
+  if (suits_dot<T>(p)) return run_dot<T>(p);
   Product<T> x;
   x.problem = &p;
   x.units = units_of<T>(p.k);

@@ -5,6 +5,7 @@
 // Beyond matmul_tile.h a dtype T gives: unit(lo, hi), word(lo, hi) from elements; words(p): W words from contiguous
 // elements; gather_units(p) / scatter_units(p, v): W units as 32-bit lanes, from elements and to packed B.
 #pragma once
+#include "../core/pool.h"
 #include "matmul_tile.h"
 
 namespace kerf::KERF_TARGET {
@@ -15,6 +16,21 @@ KERF_INLINE int64_t units_of(int64_t k) { return (k + T::kElements - 1) / T::kEl
 constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class Body>
+static void parallel_if(bool worthwhile, int64_t tasks, Body&& body) {
+  if (worthwhile && tasks > 1) {
+    parallel(tasks, static_cast<Body&&>(body));
+  } else {
+    for (int64_t task = 0; task < tasks; task++) body(task);
+  }
+}
+
+// Below this a woken thread costs more than it brings.
+constexpr double kSerialNs = 25'000;
+
+// Bytes of B in flight when it comes from memory: bandwidth times latency, about 60 GB/s x 130 ns, and as much again.
+constexpr int64_t kStreamAhead = 16384;
 
 // Rows [0, rows) x k elements of A at `a` (rows <= kRows <= W) to `out`.
 template <class T>

@@ -31,7 +31,11 @@ struct TileArgs {
   float* c;
   int64_t c_row;
   int64_t last;     // columns of the last vector, 1..W
-  bool accumulate;  // start from C instead of zero
+  bool accumulate;   // start from C instead of zero
+  int64_t distance;  // B is fetched into L1 this many elements of Unit early
+  // What the next tiles will need: a line per unit from here on goes to L2, ahead_step bytes apart.
+  const char* ahead;
+  int64_t ahead_step;
 };
 
 enum class ASource { packed, direct };
@@ -42,6 +46,8 @@ static void tile(const TileArgs<T>& args) {
   const int64_t a_word = args.a_word, a_row = args.a_row;
   const typename T::Unit* b = args.b;
   const int64_t b_unit = args.b_unit, b_panel = args.b_panel;
+  const int64_t distance = args.distance, ahead_step = args.ahead_step;
+  const char* ahead = args.ahead;
   vf acc[MR][NV];
   if (args.accumulate) {
 #pragma GCC unroll 16
@@ -62,7 +68,7 @@ static void tile(const TileArgs<T>& args) {
 #pragma GCC unroll 8
     for (int v = 0; v < NV; v++) {
       const typename T::Unit* from = b + (v / kPanelVectors) * b_panel + (v % kPanelVectors) * W;
-      if (v % kPanelVectors * sizeof(typename T::Unit) * W % 64 == 0) __builtin_prefetch(from + T::kPrefetch);
+      if (v % kPanelVectors * sizeof(typename T::Unit) * W % 64 == 0) __builtin_prefetch(from + distance);
       loaded[v] = T::load_units(from);
     }
 #pragma GCC unroll 2
@@ -79,6 +85,10 @@ static void tile(const TileArgs<T>& args) {
     }
     a += source == ASource::direct ? T::kSub : T::kSub * a_word;
     b += b_unit;
+    if constexpr (NV <= kPanelVectors) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += ahead_step;
+    }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < MR; r++) {
@@ -140,6 +150,21 @@ static void finish_row(int64_t n, const float* sums, Out* out, const float* bias
     vf x = load_n(sums + j, n - j);
     if (bias) x = add(x, load_n(bias + j, n - j));
     store_n(out + j, activate(activation, x), n - j);
+  }
+}
+
+// sums[rows, cols] (sums_row apart) to C at (row, col).
+template <class T>
+static void finish(const MatmulProblem& p, const float* sums, int64_t sums_row, int64_t row, int64_t rows, int64_t col,
+                   int64_t cols) {
+  const float* bias = p.bias ? p.bias + col : nullptr;
+  for (int64_t r = 0; r < rows; r++, sums += sums_row) {
+    const int64_t at = (row + r) * p.c_row + col;
+    if (p.c_type == DType::float32_) {
+      finish_row(cols, sums, static_cast<float*>(p.c) + at, bias, p.activation);
+    } else if constexpr (sizeof(typename T::In) == 2) {
+      finish_row(cols, sums, static_cast<typename T::In*>(p.c) + at, bias, p.activation);
+    }
   }
 }
 
