@@ -3,6 +3,7 @@ import './fluent'
 
 // autograd
 export { type BackwardOptions, backward, grad } from './autograd/backward'
+export { type GradcheckOptions, gradcheck } from './autograd/gradcheck'
 // core
 export type { DType, FloatDType, IntDType, Promote } from './core/dtype'
 export * from './core/errors'

@@ -128,19 +128,24 @@ function distribute(
   leaves: Map<Tensor, Tensor>,
 ): boolean {
   let incomingWasReturned = false
-  for (let i = 0; i < node.inputs.length; i++) {
-    const input = node.inputs[i] as Tensor
-    let gradient = answer[i]
-    if (!gradient || !input.requiresGrad) continue
+  // First a tensor object for every input, then the sums: those dispose what they have added.
+  const own = node.inputs.map((input, i) => {
+    const gradient = answer[i]
+    if (!gradient || !input.requiresGrad) return null
     checkAnswer(node, i, input, gradient)
-    if (made.delete(gradient)) {
-      // Ours alone: the rule made it, and it has not been given to another input (it left `made` then).
-    } else if (gradient === incoming && !incomingWasReturned) {
+    // The rule made it, and it has not been given to another input (it would have left `made`): ours alone.
+    if (made.delete(gradient)) return gradient
+    if (gradient === incoming && !incomingWasReturned) {
       incomingWasReturned = true
-    } else {
-      gradient = alias(gradient)
-      made.delete(gradient)
+      return gradient
     }
+    const view = alias(gradient)
+    made.delete(view)
+    return view
+  })
+  for (const [i, gradient] of own.entries()) {
+    if (gradient === null) continue
+    const input = node.inputs[i] as Tensor
     if (input.node) put(slots, input.node, gradient, made)
     else put(leaves, input, gradient, made)
   }
