@@ -7,8 +7,10 @@ namespace kerf::KERF_TARGET {
 
 template <class To, class From>
 KERF_INLINE To cast(From x) {
-  if constexpr (__is_same(To, From)) return x;
-  else return convert<To>(x);
+  if constexpr (__is_same(To, From))
+    return x;
+  else
+    return convert<To>(x);
 }
 
 template <class To, class From>

@@ -118,9 +118,12 @@ void install_integer_cells(Kernels& row, DType d) {
   set_plain<T>(row, Unary::abs, d, [](T a) -> T { return a < T{0} ? static_cast<T>(U{0} - static_cast<U>(a)) : a; });
   set_plain<T>(row, Unary::sign, d, [](T a) -> T { return static_cast<T>((a > T{0}) - (a < T{0})); });
   set_plain<T>(row, Unary::relu, d, [](T a) -> T { return a > T{0} ? a : T{0}; });
-  set_plain<T>(row, Binary::add, d, [](T a, T b) -> T { return static_cast<T>(static_cast<U>(a) + static_cast<U>(b)); });
-  set_plain<T>(row, Binary::sub, d, [](T a, T b) -> T { return static_cast<T>(static_cast<U>(a) - static_cast<U>(b)); });
-  set_plain<T>(row, Binary::mul, d, [](T a, T b) -> T { return static_cast<T>(static_cast<U>(a) * static_cast<U>(b)); });
+  set_plain<T>(row, Binary::add, d,
+               [](T a, T b) -> T { return static_cast<T>(static_cast<U>(a) + static_cast<U>(b)); });
+  set_plain<T>(row, Binary::sub, d,
+               [](T a, T b) -> T { return static_cast<T>(static_cast<U>(a) - static_cast<U>(b)); });
+  set_plain<T>(row, Binary::mul, d,
+               [](T a, T b) -> T { return static_cast<T>(static_cast<U>(a) * static_cast<U>(b)); });
   row.clamp[static_cast<int>(d)] = clamp_plain<T>;
 }
 
@@ -135,7 +138,10 @@ KERF_INLINE void install_plain_cells(Kernels& row) {
 
   for (int d = 0; d < kDTypes; d++) {
     int64_t bytes = element_bytes(static_cast<DType>(d));
-    row.where[d] = bytes == 1 ? where<uint8_t> : bytes == 2 ? where<uint16_t> : bytes == 4 ? where<uint32_t> : where<uint64_t>;
+    row.where[d] = bytes == 1   ? where<uint8_t>
+                   : bytes == 2 ? where<uint16_t>
+                   : bytes == 4 ? where<uint32_t>
+                                : where<uint64_t>;
   }
 }
 

@@ -13,18 +13,25 @@ namespace kerf::KERF_TARGET {
 // ---- floating dtypes
 
 // Three ways to read an operand; `at` reads W elements, `at_n` the first n of them.
-template <class T> struct Contiguous {
+template <class T>
+struct Contiguous {
   const T* p;
   [[gnu::always_inline]] vf at(int64_t i) const { return load(p + i); }
   [[gnu::always_inline]] vf at_n(int64_t i, int64_t n) const { return load_n(p + i, n); }
 };
-template <class T> struct Broadcast {
+template <class T>
+struct Broadcast {
   vf value;
-  explicit Broadcast(const T* p) { T lane[W]; for (T& l : lane) l = *p; value = load(lane); }
+  explicit Broadcast(const T* p) {
+    T lane[W];
+    for (T& l : lane) l = *p;
+    value = load(lane);
+  }
   [[gnu::always_inline]] vf at(int64_t) const { return value; }
   [[gnu::always_inline]] vf at_n(int64_t, int64_t) const { return value; }
 };
-template <class T> struct Strided {
+template <class T>
+struct Strided {
   const T* p;
   int64_t stride;
   [[gnu::always_inline]] vf at(int64_t i) const { return at_n(i, W); }
@@ -94,8 +101,10 @@ void clamp(int64_t n, void* out_, const void* a_, int64_t stride_a, double low, 
     int64_t m = n - i < W ? n - i : W;
     vf x = stride_a == 1 && m == W ? load(a + i) : Strided<T>{a, stride_a}.at_n(i, m);
     vf r = min(high_v, max(low_v, x));
-    if (m == W) store(out + i, r);
-    else store_n(out + i, r, m);
+    if (m == W)
+      store(out + i, r);
+    else
+      store_n(out + i, r, m);
   }
 }
 

@@ -1,11 +1,11 @@
 // Elementary functions on the SIMD vocabulary; include the target's simd.h first. Largest errors found by
 // test/native/simd_math_check.cc, in ulp, with fused multiplies (and without, where that differs):
 //
-//   exp 0.76  log 0.76  log1p 0.77  tanh 1.30  erf 1.32 (1.52)  sigmoid 0.78 (1.38)  sin, cos 1.5 (libm)  pow 0.77 (libm)
-//   silu 1.44 (2.1)   gelu 6 (80, far in the left tail)   gelu', silu' 2.5e-7 absolute
+//   exp 0.76  log 0.76  log1p 0.77  tanh 1.30  erf 1.32 (1.52)  sigmoid 0.78 (1.38)  sin, cos 1.5 (libm)
+//   pow 0.77 (libm)  silu 1.44 (2.1)  gelu 6 (80, far in the left tail)  gelu', silu' 2.5e-7 absolute
 //
-// Infinities, NaN, zeros and subnormals behave as in C's libm. The polynomials are minimax fits in the relative error of
-// the result, with coefficients rounded to float32 one after the other; each fit's own error is given beside it.
+// Infinities, NaN, zeros and subnormals behave as in C's libm. The polynomials are minimax fits in the relative error
+// of the result, with coefficients rounded to float32 one after the other; each fit's own error is given beside it.
 #pragma once
 #include <cmath>
 #include "../core/elem.h"
@@ -32,7 +32,10 @@ constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
 constexpr float kExp[] = {0.5f, 0.166666672f, 0.041666463f, 0.00833320431f, 0.00139350945f, 0.000199476548f};  // 2^-33
 
 // exp(x) = (high + low) 2^n, with high = 1 + r and low the rest of the series and what rounding lost.
-struct ExpParts { vf high, low; vi n; };
+struct ExpParts {
+  vf high, low;
+  vi n;
+};
 KERF_INLINE ExpParts exp_parts(vf x) {
   x = max(set1(-105.0f), min(set1(89.0f), x));  // beyond, the result is 0 or infinity anyway; NaN passes
   vf n = round(mul(x, set1(1.44269504f)));
@@ -49,7 +52,9 @@ KERF_INLINE vf exp(vf x) {
 }
 
 // For x > 0, finite: x = m 2^e with m in [sqrt(1/2), sqrt(2)); subnormals included.
-struct Split { vf m, e; };
+struct Split {
+  vf m, e;
+};
 KERF_INLINE Split split_exponent(vf x) {
   vm tiny = lt(x, set1(0x1p-126f));
   x = select(tiny, mul(x, set1(0x1p24f)), x);
@@ -60,7 +65,7 @@ KERF_INLINE Split split_exponent(vf x) {
   return {m, sub(to_float32(e), select(tiny, set1(24.0f), set1(0.0f)))};
 }
 
-constexpr float kLog[] = {0.333333135f, -0.250000089f, 0.20002073f,  -0.166679963f, 0.142203271f,
+constexpr float kLog[] = {0.333333135f, -0.250000089f, 0.20002073f,   -0.166679963f, 0.142203271f,
                           -0.12406034f, 0.118835725f,  -0.116714239f, 0.067509003f};  // 2^-30
 
 // log(1 + f) + e ln 2 + c for f in [sqrt(1/2) - 1, sqrt(2) - 1] and a small correction c.
@@ -96,7 +101,8 @@ KERF_INLINE vf log1p(vf x) {
   return log_special(u, r);
 }
 
-constexpr float kTanh[] = {-0.333333313f, 0.133332208f, -0.0539481789f, 0.021706894f, -0.00819001347f, 0.00215268391f};  // 2^-32
+constexpr float kTanh[] = {-0.333333313f, 0.133332208f,    -0.0539481789f,
+                           0.021706894f,  -0.00819001347f, 0.00215268391f};  // 2^-32
 
 KERF_INLINE vf tanh(vf x) {
   vf a = abs(x);
@@ -106,9 +112,11 @@ KERF_INLINE vf tanh(vf x) {
   return select(lt(a, set1(0.625f)), small, copysign(large, x));
 }
 
-// sigmoid(x) = z / (1 + z) or 1 / (1 + z) with z = exp(-|x|), the quotient corrected once by what its operands' rounding
-// lost; `other` is sigmoid(-x), uncorrected.
-struct SigmoidPair { vf value, other; };
+// sigmoid(x) = z / (1 + z) or 1 / (1 + z) with z = exp(-|x|), the quotient corrected once by what its operands'
+// rounding lost; `other` is sigmoid(-x), uncorrected.
+struct SigmoidPair {
+  vf value, other;
+};
 KERF_INLINE SigmoidPair sigmoid_pair(vf x) {
   ExpParts e = exp_parts(neg(abs(x)));
   vi half = shift_right<1>(e.n);
@@ -129,11 +137,13 @@ KERF_INLINE SigmoidPair sigmoid_pair(vf x) {
 KERF_INLINE vf sigmoid(vf x) { return sigmoid_pair(x).value; }
 
 // erfc(a) = exp(-a^2) t P(t) with t = 1 / (1 + 0.4 a), for a in [0, 10.1]: 2^-29
-constexpr float kErfc[] = {0.225685939f,   0.225434989f, 0.210095644f,   0.157193422f,   0.172726437f,  -0.0468698554f,
-                           0.166105062f,   -0.0920815915f, -0.0782950744f, 0.0785644799f, -0.018559454f};
+constexpr float kErfc[] = {0.225685939f, 0.225434989f,   0.210095644f,   0.157193422f,  0.172726437f, -0.0468698554f,
+                           0.166105062f, -0.0920815915f, -0.0782950744f, 0.0785644799f, -0.018559454f};
 
 // exp(-a^2) and erfc(a) for a >= 0 with a^2 = high + low; both are zero beyond a = 10.5.
-struct Tail { vf exp, erfc; };
+struct Tail {
+  vf exp, erfc;
+};
 KERF_INLINE Tail erfc_tail(vf a, vf high, vf low) {
   vf e = exp(neg(high));
   e = fnma(e, low, e);
@@ -141,7 +151,7 @@ KERF_INLINE Tail erfc_tail(vf a, vf high, vf low) {
   return {e, mul(e, mul(t, polynomial(t, kErfc)))};
 }
 
-constexpr float kErf[] = {0.128379166f,    -0.376126289f,    0.112836242f,   -0.02685556f,
+constexpr float kErf[] = {0.128379166f,   -0.376126289f,    0.112836242f,   -0.02685556f,
                           0.00519175315f, -0.000803975272f, 7.94310035e-05f};  // 2^-30
 
 KERF_INLINE vf erf(vf x) {
@@ -154,7 +164,9 @@ KERF_INLINE vf erf(vf x) {
 }
 
 // The normal distribution at x: exp(-x^2 / 2) and its integral from -infinity, without cancellation on the left.
-struct Normal { vf exp, cdf; };
+struct Normal {
+  vf exp, cdf;
+};
 KERF_INLINE Normal normal(vf x) {
   vf a = min(set1(14.5f), abs(x));
   vf a2 = mul(a, a);
@@ -187,7 +199,7 @@ KERF_INLINE vf per_lane(vf x, F f) {
   return load(lane);
 }
 
-constexpr float kSin[] = {-0.166666672f, 0.0083333794f, -0.000198530586f, 2.83239228e-06f};  // 2^-32
+constexpr float kSin[] = {-0.166666672f, 0.0083333794f, -0.000198530586f, 2.83239228e-06f};    // 2^-32
 constexpr float kCos[] = {0.0416666679f, -0.00138889789f, 2.48215129e-05f, -2.88277107e-07f};  // 2^-37
 
 // sin(x + quarter pi / 2) for |x| <= 2^14: there x - n pi/2 is exact but for the last two of pi/2's three parts.
@@ -223,7 +235,9 @@ KERF_INLINE vf cos(vf x) {
 constexpr float kAtanh[] = {0.199999988f, 0.142859861f, 0.110898599f, 0.097784929f};  // 2^-43 of the logarithm
 
 // The logarithm of a positive, finite x as high + low, to about 2^-35.
-struct Log { vf high, low; };
+struct Log {
+  vf high, low;
+};
 KERF_INLINE Log log_parts(vf x) {
   Split split = split_exponent(x);
   vf f = sub(split.m, set1(1.0f));

@@ -1,4 +1,5 @@
-// copy: any dtype to any dtype, any strides. A transposition goes through tiles, so that both sides move whole cache lines.
+// copy: any dtype to any dtype, any strides. A transposition goes through tiles, so that both sides move whole cache
+// lines.
 #include <utility>
 
 #include "iterate.h"
@@ -49,7 +50,8 @@ void store_tile(char* out_, int64_t out_row, const void* tile_, int64_t n, int64
   constexpr int L = Square<U>::L;
   int64_t full_n = n / L * L, full_m = m / L * L;
   for (int64_t j = 0; j < full_m; j += L)
-    for (int64_t i = 0; i < full_n; i += L) Square<U>::transpose(out + j * out_row + i, out_row, tile + i * kTile + j, kTile);
+    for (int64_t i = 0; i < full_n; i += L)
+      Square<U>::transpose(out + j * out_row + i, out_row, tile + i * kTile + j, kTile);
   for (int64_t j = 0; j < m; j++)
     for (int64_t i = j < full_m ? full_n : 0; i < n; i++) out[j * out_row + i] = tile[i * kTile + j];
 }

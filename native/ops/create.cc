@@ -23,9 +23,10 @@ Status fill(Stream& stream, View out, f64 value) {
   if (n == 0) return Status{};
   double ns = 0.03 + static_cast<double>(element_bytes(out.dtype)) / 20;
   Runs<1> r = make_runs<1>({&out});
-  return stream.run(static_cast<double>(n) * ns, [r, ns, e = make_element(out.dtype, value), cell = copy_cell(out.dtype, out.dtype)] {
-    walk_parallel(r, ns, [&](int64_t, int64_t m, char* const(&at)[1]) { cell(m, at[0], r.step[0], &e, 0); });
-  });
+  return stream.run(
+      static_cast<double>(n) * ns, [r, ns, e = make_element(out.dtype, value), cell = copy_cell(out.dtype, out.dtype)] {
+        walk_parallel(r, ns, [&](int64_t, int64_t m, char* const(&at)[1]) { cell(m, at[0], r.step[0], &e, 0); });
+      });
 }
 
 // Element i is start + i * step, computed in float64, or in int64 where both are integers and so is the dtype.
@@ -49,10 +50,12 @@ Status arange(Stream& stream, View out, f64 start, f64 step) {
       }
       constexpr int64_t kChunk = 256;
       int64_t values[kChunk];
-      auto base = static_cast<uint64_t>(static_cast<int64_t>(start)), by = static_cast<uint64_t>(static_cast<int64_t>(step));
+      auto base = static_cast<uint64_t>(static_cast<int64_t>(start)),
+           by = static_cast<uint64_t>(static_cast<int64_t>(step));
       for (int64_t i = 0; i < m; i += kChunk) {
         int64_t n = m - i < kChunk ? m - i : kChunk;
-        for (int64_t j = 0; j < n; j++) values[j] = static_cast<int64_t>(base + static_cast<uint64_t>(first + i + j) * by);
+        for (int64_t j = 0; j < n; j++)
+          values[j] = static_cast<int64_t>(base + static_cast<uint64_t>(first + i + j) * by);
         from_i64(n, at[0] + i * r.step[0] * r.bytes[0], r.step[0], values, 1);
       }
     });
@@ -94,8 +97,8 @@ Status oneHot(Stream& stream, View out, View index) {
   double ns = 5 + static_cast<double>(classes * element_bytes(out.dtype)) / 20;
   Runs<2> r = make_runs<2>({&out_rows, &index}, Order::logical);
   int64_t step = out.stride[out.rank - 1];
-  return stream.run(static_cast<double>(r.n * r.count) * ns,
-                    [=, cell = copy_cell(out.dtype, out.dtype), one = make_element(out.dtype, 1)] {
+  return stream.run(static_cast<double>(r.n * r.count) * ns, [=, cell = copy_cell(out.dtype, out.dtype),
+                                                              one = make_element(out.dtype, 1)] {
     const int64_t zero = 0;
     int64_t bad = -1, bad_value = 0;
     walk(r, 0, r.n * r.count, [&](int64_t first, int64_t m, char* const(&at)[2]) {
@@ -104,13 +107,15 @@ Status oneHot(Stream& stream, View out, View index) {
         int64_t value;
         memcpy(&value, at[1] + i * r.step[1] * 8, 8);
         cell(classes, to, step, &zero, 0);
-        if (value >= 0 && value < classes) memcpy(to + value * step * r.bytes[0], &one, static_cast<size_t>(r.bytes[0]));
-        else if (bad < 0) bad = first + i, bad_value = value;
+        if (value >= 0 && value < classes)
+          memcpy(to + value * step * r.bytes[0], &one, static_cast<size_t>(r.bytes[0]));
+        else if (bad < 0)
+          bad = first + i, bad_value = value;
       }
     });
     if (bad >= 0) {
-      Stream::fail(Code::range, "oneHot: index %lld at position %lld is outside [0, %lld)", static_cast<long long>(bad_value),
-                   static_cast<long long>(bad), static_cast<long long>(classes));
+      Stream::fail(Code::range, "oneHot: index %lld at position %lld is outside [0, %lld)",
+                   static_cast<long long>(bad_value), static_cast<long long>(bad), static_cast<long long>(classes));
     }
   });
 }

@@ -13,9 +13,19 @@ constexpr double kBytesPerNs = 20;
 
 constexpr double unary_ns(Unary op) {
   switch (op) {
-    case Unary::neg: case Unary::abs: case Unary::sign: case Unary::floor: case Unary::ceil: case Unary::round:
-    case Unary::relu: case Unary::sqrt: case Unary::rsqrt: return kMove;
-    case Unary::gelu: case Unary::sin: case Unary::cos: case Unary::log1p: return kHeavy;
+    case Unary::neg:
+    case Unary::abs:
+    case Unary::sign:
+    case Unary::floor:
+    case Unary::ceil:
+    case Unary::round:
+    case Unary::relu:
+    case Unary::sqrt:
+    case Unary::rsqrt: return kMove;
+    case Unary::gelu:
+    case Unary::sin:
+    case Unary::cos:
+    case Unary::log1p: return kHeavy;
     default: return kFunction;
   }
 }
@@ -78,10 +88,10 @@ Status run_binary(Stream& stream, const char* name, BinaryCell cell, double op_n
 
 }  // namespace
 
-#define UNARY(name)                                                                                   \
-  Status name(Stream& stream, View out, View a) {                                                     \
-    UnaryCell cell = kernels().unary[static_cast<int>(Unary::name)][static_cast<int>(a.dtype)];       \
-    return run_unary(stream, #name, cell, unary_ns(Unary::name), out, a);                             \
+#define UNARY(name)                                                                             \
+  Status name(Stream& stream, View out, View a) {                                               \
+    UnaryCell cell = kernels().unary[static_cast<int>(Unary::name)][static_cast<int>(a.dtype)]; \
+    return run_unary(stream, #name, cell, unary_ns(Unary::name), out, a);                       \
   }
 UNARY(neg)
 UNARY(abs)
@@ -104,11 +114,11 @@ UNARY(silu)
 UNARY(erf)
 #undef UNARY
 
-#define BINARY(name)                                                                                  \
-  Status name(Stream& stream, View out, View a, View b) {                                             \
-    REQUIRE(out.dtype == a.dtype);                                                                    \
-    BinaryCell cell = kernels().binary[static_cast<int>(Binary::name)][static_cast<int>(a.dtype)];    \
-    return run_binary(stream, #name, cell, binary_ns(Binary::name), out, a, b);                       \
+#define BINARY(name)                                                                               \
+  Status name(Stream& stream, View out, View a, View b) {                                          \
+    REQUIRE(out.dtype == a.dtype);                                                                 \
+    BinaryCell cell = kernels().binary[static_cast<int>(Binary::name)][static_cast<int>(a.dtype)]; \
+    return run_binary(stream, #name, cell, binary_ns(Binary::name), out, a, b);                    \
   }
 BINARY(add)
 BINARY(sub)
@@ -129,11 +139,11 @@ Status pow(Stream& stream, View out, View a, View b) {
   return run_binary(stream, "pow", cell, binary_ns(Binary::pow), out, a, b);
 }
 
-#define COMPARE(name)                                                                                 \
-  Status name(Stream& stream, View out, View a, View b) {                                             \
-    REQUIRE(out.dtype == DType::bool_);                                                               \
-    BinaryCell cell = kernels().compare[static_cast<int>(Compare::name)][static_cast<int>(a.dtype)];  \
-    return run_binary(stream, #name, cell, kMove, out, a, b);                                         \
+#define COMPARE(name)                                                                                \
+  Status name(Stream& stream, View out, View a, View b) {                                            \
+    REQUIRE(out.dtype == DType::bool_);                                                              \
+    BinaryCell cell = kernels().compare[static_cast<int>(Compare::name)][static_cast<int>(a.dtype)]; \
+    return run_binary(stream, #name, cell, kMove, out, a, b);                                        \
   }
 COMPARE(eq)
 COMPARE(ne)

@@ -1,6 +1,6 @@
-// Walks N views of one shape together: collapses their axes into as few as their strides allow, hands out runs along the
-// innermost axis, and splits the work over the pool in pieces whose size depends on the op alone, never on the number
-// of threads.
+// Walks N views of one shape together: collapses their axes into as few as their strides allow, hands out runs along
+// the innermost axis, and splits the work over the pool in pieces whose size depends on the op alone, never on the
+// number of threads.
 #pragma once
 #include "../core/pool.h"
 #include "../core/view.h"
@@ -14,9 +14,9 @@ constexpr double kParallelNs = 30'000;
 // `step[k]` elements apart.
 template <int N>
 struct Runs {
-  int rank;        // outer axes
-  int64_t n;       // elements a run
-  int64_t count;   // runs
+  int rank;       // outer axes
+  int64_t n;      // elements a run
+  int64_t count;  // runs
   char* data[N];
   int64_t bytes[N];  // one element
   int64_t step[N];   // in elements

@@ -6,7 +6,9 @@
 
 namespace kerf {
 
-struct Words { uint32_t w[4]; };
+struct Words {
+  uint32_t w[4];
+};
 
 KERF_INLINE Words philox(uint64_t seed, uint64_t block) {
   uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32), c2 = 0, c3 = 0;

@@ -46,11 +46,12 @@ KERF_INLINE float minus_two_log(float u) {
 KERF_INLINE void normal_pair(uint32_t w0, uint32_t w1, float* z) {
   float u = static_cast<float>(static_cast<int32_t>(w0 >> 1)) * 0x1p-31f + 0x1p-32f;
   float r = std::sqrt(minus_two_log(u));
-  uint32_t quarter = (w1 + 0x20000000u) >> 30;                                      // nearest quarter of the circle
-  float x = static_cast<float>(static_cast<int32_t>(w1 << 2)) * 0x1.921fb6p-32f;    // the rest, [-pi/4, pi/4)
+  uint32_t quarter = (w1 + 0x20000000u) >> 30;                                    // nearest quarter of the circle
+  float x = static_cast<float>(static_cast<int32_t>(w1 << 2)) * 0x1.921fb6p-32f;  // the rest, [-pi/4, pi/4)
   float x2 = x * x;
   float sine = x + x * x2 * (-0.166666672f + x2 * (0.0083333794f + x2 * (-0.000198530586f + x2 * 2.83239228e-06f)));
-  float cosine = (1.0f - 0.5f * x2) + x2 * x2 * (0.0416666679f + x2 * (-0.00138889789f + x2 * (2.48215129e-05f - x2 * 2.88277107e-07f)));
+  float cosine = (1.0f - 0.5f * x2) +
+                 x2 * x2 * (0.0416666679f + x2 * (-0.00138889789f + x2 * (2.48215129e-05f - x2 * 2.88277107e-07f)));
   float c = quarter & 1 ? sine : cosine, s = quarter & 1 ? cosine : sine;
   z[0] = r * bits_to_float(float_to_bits(c) ^ ((quarter + 1) & 2) << 30);
   z[1] = r * bits_to_float(float_to_bits(s) ^ (quarter & 2) << 30);

@@ -1,6 +1,7 @@
 // Prints the largest error of every function of simd_math.h, in ulp of the float32 result, against libm in float64, and
 // where it occurs; exits 1 when one exceeds its bound. Compiled once per target:
-//   g++ -std=c++20 -O2 -ffp-contract=off <the target's flags> -DKERF_TARGET=<target> -I native/cpu/<target> test/native/simd_math_check.cc
+//   g++ -std=c++20 -O2 -ffp-contract=off <the target's flags> -DKERF_TARGET=<target> -I native/cpu/<target>
+//   test/native/simd_math_check.cc
 // Arguments: the stride through the 2^32 bit patterns (default 997, about a second a function; 1 takes minutes) and a
 // function's name (default all).
 #include "simd.h"
@@ -52,7 +53,8 @@ static const Case cases[] = {
     {"cos", [](vf x) { return target::cos(x); }, [](double x) { return std::cos(x); }, 2, -INFINITY},
     {"silu", [](vf x) { return target::silu(x); }, [](double x) { return x * sigmoid(x); }, 2.5, -87.0f},
     // Where the tail matters to nobody: without fma, exp(-x^2 / 2) loses x^2's rounding, 70 ulp at x = -12.
-    {"gelu", [](vf x) { return target::gelu(x); }, [](double x) { return x * normal_cdf(x); }, target::kFused ? 6 : 80, -12.5f},
+    {"gelu", [](vf x) { return target::gelu(x); }, [](double x) { return x * normal_cdf(x); }, target::kFused ? 6 : 80,
+     -12.5f},
 };
 
 // Derivatives pass through zero: absolute errors, against the largest slope of about one.
@@ -62,9 +64,11 @@ static const Case derivatives[] = {
     {"silu'", [](vf x) { return target::silu_derivative(x); }, silu_derivative, 4e-7, -1e30f},
 };
 
-static int report(const char* name, double worst, double bound, const char* unit, float x, float y, float got, double want) {
+static int report(const char* name, double worst, double bound, const char* unit, float x, float y, float got,
+                  double want) {
   bool ok = worst <= bound;
-  printf("%s %-8s %.3g %s at (%.9g, %.9g): %.9g, want %.17g\n", ok ? "ok    " : "not ok", name, worst, unit, x, y, got, want);
+  printf("%s %-8s %.3g %s at (%.9g, %.9g): %.9g, want %.17g\n", ok ? "ok    " : "not ok", name, worst, unit, x, y, got,
+         want);
   fflush(stdout);
   return !ok;
 }
@@ -86,8 +90,30 @@ static int check(const Case& c, uint64_t stride, bool absolute) {
 }
 
 static int check_pow(uint64_t stride) {
-  const float special[] = {0.0f, -0.0f, 1, -1, 2, -2, 3, -3, 0.5f, -0.5f, 1.5f, -1.5f, 1e30f, -1e30f, 1e-40f, -1e-40f,
-                           INFINITY, -INFINITY, NAN, 0x1p24f, -0x1p24f, 0x1.fffffep23f, -0x1.fffffep23f, 0x1.fffffep127f};
+  const float special[] = {0.0f,
+                           -0.0f,
+                           1,
+                           -1,
+                           2,
+                           -2,
+                           3,
+                           -3,
+                           0.5f,
+                           -0.5f,
+                           1.5f,
+                           -1.5f,
+                           1e30f,
+                           -1e30f,
+                           1e-40f,
+                           -1e-40f,
+                           INFINITY,
+                           -INFINITY,
+                           NAN,
+                           0x1p24f,
+                           -0x1p24f,
+                           0x1.fffffep23f,
+                           -0x1.fffffep23f,
+                           0x1.fffffep127f};
   constexpr int n = sizeof special / sizeof special[0];
   double worst = 0;
   float wx = 0, wy = 0, got = 0;
@@ -105,7 +131,9 @@ static int check_pow(uint64_t stride) {
     compare(x, y);
   }
   uint64_t state = 1;
-  auto next = [&] { return static_cast<uint32_t>((state = state * 6364136223846793005ull + 1442695040888963407ull) >> 32); };
+  auto next = [&] {
+    return static_cast<uint32_t>((state = state * 6364136223846793005ull + 1442695040888963407ull) >> 32);
+  };
   for (uint64_t i = 0; i < (1ull << 32) / stride; i += W) {
     for (int j = 0; j < W; j++) {
       x[j] = bits_to_float(next() & 0x7fffffffu);
