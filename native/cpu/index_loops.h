@@ -23,7 +23,8 @@ int64_t gather(int64_t n, void* out, int64_t stride_out, const void* a, int64_t 
 KERF_INLINE void accumulate(float& s, float x) { s += x; }
 KERF_INLINE void accumulate(float& s, f16 x) { s += kerf::to_float(x); }
 KERF_INLINE void accumulate(float& s, bf16 x) { s += kerf::to_float(x); }
-template <class T> KERF_INLINE void accumulate(T& s, T x) {  // integers wrap around
+template <class T>
+KERF_INLINE void accumulate(T& s, T x) {  // integers wrap around
   s = static_cast<T>(static_cast<uint64_t>(s) + static_cast<uint64_t>(x));
 }
 

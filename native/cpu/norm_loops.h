@@ -6,7 +6,9 @@
 namespace kerf::KERF_TARGET {
 
 template <class Lanes>
-KERF_INLINE vf get_or(const float* p, float absent, int64_t i, Lanes lanes) { return p ? get(p + i, lanes) : set1(absent); }
+KERF_INLINE vf get_or(const float* p, float absent, int64_t i, Lanes lanes) {
+  return p ? get(p + i, lanes) : set1(absent);
+}
 
 // out = (a - mean) rstd weight + bias, rstd = 1 / sqrt(variance + eps), variance without Bessel's correction
 template <class T>
@@ -58,7 +60,8 @@ void norm_grad(int64_t n, void* da, const void* grad, const void* a, float mean,
     return Two{w, mul(w, mul(sub(get(x + i, lanes), center), scale))};
   });
   double count = static_cast<double>(n);
-  vf first = set1(Centered ? static_cast<float>(sums.x / count) : 0.0f), second = set1(static_cast<float>(sums.y / count));
+  vf first = set1(Centered ? static_cast<float>(sums.x / count) : 0.0f),
+     second = set1(static_cast<float>(sums.y / count));
   for_vectors(n, [&](int64_t i, auto lanes) {
     vf w = mul(get(g + i, lanes), get_or(weight, 1.0f, i, lanes));
     vf h = mul(sub(get(x + i, lanes), center), scale);

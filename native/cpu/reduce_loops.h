@@ -36,9 +36,21 @@ void sum_columns_float(int64_t rows, int64_t columns, const void* a, int64_t row
 }
 
 // Narrow integers add up in 32 bits for as long as that cannot overflow: twice the lanes of 64-bit additions.
-template <class T> struct Partial { using type = int32_t; static constexpr int64_t limit = int64_t{1} << 23; };
-template <> struct Partial<int32_t> { using type = int64_t; static constexpr int64_t limit = int64_t{1} << 62; };
-template <> struct Partial<int64_t> { using type = uint64_t; static constexpr int64_t limit = int64_t{1} << 62; };
+template <class T>
+struct Partial {
+  using type = int32_t;
+  static constexpr int64_t limit = int64_t{1} << 23;
+};
+template <>
+struct Partial<int32_t> {
+  using type = int64_t;
+  static constexpr int64_t limit = int64_t{1} << 62;
+};
+template <>
+struct Partial<int64_t> {
+  using type = uint64_t;
+  static constexpr int64_t limit = int64_t{1} << 62;
+};
 
 template <class T>
 void sum_int(int64_t n, const void* a, void* total) {
@@ -66,8 +78,14 @@ void sum_columns_int(int64_t rows, int64_t columns, const void* a, int64_t row, 
 // ---- maximum and minimum. max(a, b) answers b where either is NaN, so a NaN in x survives in `best` only as long as
 // nothing follows it: NaNs are collected in a mask beside it.
 
-template <bool Max> KERF_INLINE vf better(vf a, vf b) { return Max ? max(a, b) : min(a, b); }
-template <bool Max> KERF_INLINE bool beats(float a, float b) { return Max ? a > b : a < b; }
+template <bool Max>
+KERF_INLINE vf better(vf a, vf b) {
+  return Max ? max(a, b) : min(a, b);
+}
+template <bool Max>
+KERF_INLINE bool beats(float a, float b) {
+  return Max ? a > b : a < b;
+}
 
 template <bool Max, class T>
 KERF_INLINE float extreme_of(int64_t n, const T* x, float best) {
@@ -171,7 +189,10 @@ void arg_int(int64_t n, const void* a, int64_t first, void* best, int64_t* index
   }
 }
 
-template <class T> KERF_INLINE T comparable(T x) { return x; }
+template <class T>
+KERF_INLINE T comparable(T x) {
+  return x;
+}
 KERF_INLINE float comparable(f16 x) { return kerf::to_float(x); }
 KERF_INLINE float comparable(bf16 x) { return kerf::to_float(x); }
 
@@ -232,10 +253,26 @@ void moments_columns_float(int64_t rows, int64_t columns, const void* a, int64_t
 
 // ---- running sums, in float64 or int64
 
-template <class T> struct Running { using sum = int64_t; using out = int64_t; };
-template <> struct Running<float> { using sum = double; using out = float; };
-template <> struct Running<f16> { using sum = double; using out = f16; };
-template <> struct Running<bf16> { using sum = double; using out = bf16; };
+template <class T>
+struct Running {
+  using sum = int64_t;
+  using out = int64_t;
+};
+template <>
+struct Running<float> {
+  using sum = double;
+  using out = float;
+};
+template <>
+struct Running<f16> {
+  using sum = double;
+  using out = f16;
+};
+template <>
+struct Running<bf16> {
+  using sum = double;
+  using out = bf16;
+};
 
 KERF_INLINE void put_sum(float* p, double x) { *p = static_cast<float>(x); }
 KERF_INLINE void put_sum(f16* p, double x) { *p = kerf::to_f16(static_cast<float>(x)); }

@@ -13,9 +13,8 @@ template <class T>
 KERF_INLINE vf row_max(int64_t n, const T* x) {
   vf s[kChains];
   for (vf& chain : s) chain = set1(-__builtin_inff());
-  for_chains(n, [&](int64_t i, int chain, auto lanes) {
-    s[chain] = max(s[chain], keep(get(x + i, lanes), s[chain], lanes));
-  });
+  for_chains(
+      n, [&](int64_t i, int chain, auto lanes) { s[chain] = max(s[chain], keep(get(x + i, lanes), s[chain], lanes)); });
   return set1(reduce_max(max(max(s[0], s[1]), max(s[2], s[3]))));
 }
 
@@ -89,9 +88,8 @@ void cross_entropy_grad(int64_t n, void* out, const void* a, float logsum, float
   T* d = static_cast<T*>(out);
   float at_label = one(x[label]);  // read first: out may be a
   vf shift = set1(logsum), s = set1(scale), less = set1(smooth);
-  for_vectors(n, [&](int64_t i, auto lanes) {
-    put(d + i, mul(s, sub(exp(sub(get(x + i, lanes), shift)), less)), lanes);
-  });
+  for_vectors(n,
+              [&](int64_t i, auto lanes) { put(d + i, mul(s, sub(exp(sub(get(x + i, lanes), shift)), less)), lanes); });
   float p = reduce_max(exp(set1(at_label - logsum)));
   put_one(d + label, scale * (p - smooth - confidence));
 }

@@ -9,12 +9,26 @@
 namespace kerf::KERF_TARGET {
 
 struct All {};
-struct Some { int64_t n; };  // 0 < n < W lanes
+struct Some {
+  int64_t n;
+};  // 0 < n < W lanes
 
-template <class T> KERF_INLINE vf get(const T* p, All) { return load(p); }
-template <class T> KERF_INLINE vf get(const T* p, Some lanes) { return load_n(p, lanes.n); }
-template <class T> KERF_INLINE void put(T* p, vf x, All) { store(p, x); }
-template <class T> KERF_INLINE void put(T* p, vf x, Some lanes) { store_n(p, x, lanes.n); }
+template <class T>
+KERF_INLINE vf get(const T* p, All) {
+  return load(p);
+}
+template <class T>
+KERF_INLINE vf get(const T* p, Some lanes) {
+  return load_n(p, lanes.n);
+}
+template <class T>
+KERF_INLINE void put(T* p, vf x, All) {
+  store(p, x);
+}
+template <class T>
+KERF_INLINE void put(T* p, vf x, Some lanes) {
+  store_n(p, x, lanes.n);
+}
 
 // x in the lanes that are there, `other` beyond them.
 KERF_INLINE vf keep(vf x, vf, All) { return x; }
@@ -75,8 +89,12 @@ KERF_INLINE double sum_of(int64_t n, Term term) {
 }
 
 // Two sums in one pass: term(i, lanes) answers Two{x, y}.
-struct Two { vf x, y; };
-struct Sums { double x, y; };
+struct Two {
+  vf x, y;
+};
+struct Sums {
+  double x, y;
+};
 template <class Term>
 KERF_INLINE Sums sums_of(int64_t n, Term term) {
   Sums total = {0, 0};
@@ -96,10 +114,13 @@ KERF_INLINE Sums sums_of(int64_t n, Term term) {
 
 // ---- columns: rows of contiguous columns, folded downwards
 
-constexpr int kBlock = 4;          // vectors of columns held in registers
-constexpr int64_t kRows = 64;      // rows added in float32 before float64 takes over
+constexpr int kBlock = 4;      // vectors of columns held in registers
+constexpr int64_t kRows = 64;  // rows added in float32 before float64 takes over
 
-template <int n> struct Vectors { static constexpr int count = n; };
+template <int n>
+struct Vectors {
+  static constexpr int count = n;
+};
 
 // Calls body(first column, lanes, vectors): wide blocks first, then single vectors, then the remainder.
 template <class Body>

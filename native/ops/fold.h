@@ -24,17 +24,23 @@ struct FoldState {
   int64_t index;  // of the unit's first output
   alignas(64) char first[kUnit * 8];
   alignas(64) char second[kUnit * 8];
-  template <class T> T* first_as() { return reinterpret_cast<T*>(first); }
-  template <class T> T* second_as() { return reinterpret_cast<T*>(second); }
+  template <class T>
+  T* first_as() {
+    return reinterpret_cast<T*>(first);
+  }
+  template <class T>
+  T* second_as() {
+    return reinterpret_cast<T*>(second);
+  }
 };
 
 struct FoldPlan {
-  Axes<2> kept;                   // of a and out, without the columns
-  Axes<1> reduced;                // of a, without the steps
+  Axes<2> kept;     // of a and out, without the columns
+  Axes<1> reduced;  // of a, without the steps
   int64_t columns, a_column, out_column;
-  int64_t steps, a_step;          // the innermost reduced axis
+  int64_t steps, a_step;  // the innermost reduced axis
   bool by_columns;
-  int64_t outputs, size;          // size: elements folded into one output
+  int64_t outputs, size;  // size: elements folded into one output
 
   FoldPlan(const View& out, const View& a) {
     int order[kMaxRank];
@@ -75,9 +81,9 @@ struct FoldPlan {
   static int64_t magnitude(int64_t stride) { return stride < 0 ? -stride : stride; }
 };
 
-// A Fold has: bytes (of an element), start(state, count), row(state, n, a, first), columns(state, rows, columns, a, row,
-// first), merge(state, count, first, second) and finish(state, count, out, out_column); `first` numbers the elements
-// along the reduced axes.
+// A Fold has: bytes (of an element), start(state, count), row(state, n, a, first), columns(state, rows, columns, a,
+// row, first), merge(state, count, first, second) and finish(state, count, out, out_column); `first` numbers the
+// elements along the reduced axes.
 template <class Fold>
 class Folding {
  public:
@@ -111,7 +117,9 @@ class Folding {
   }
 
  private:
-  struct Unit { int64_t column, count, index; };  // index of its first output
+  struct Unit {
+    int64_t column, count, index;
+  };  // index of its first output
 
   Unit unit(int64_t position, int64_t block) const {
     int64_t column = block * kUnit;
@@ -160,8 +168,10 @@ class Folding {
     while (begin < end) {
       int64_t n = plan_.steps - step < end - begin ? plan_.steps - step : end - begin;
       const char* a = element(a_, offset + u.column * plan_.a_column + outer.at[0] + step * plan_.a_step);
-      if (plan_.by_columns) columns(state, n, u.count, a, begin);
-      else row(state, n, a, begin);
+      if (plan_.by_columns)
+        columns(state, n, u.count, a, begin);
+      else
+        row(state, n, a, begin);
       begin += n;
       step = 0;
       outer.next();

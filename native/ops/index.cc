@@ -16,13 +16,15 @@ namespace {
 constexpr int64_t kTaskElements = 16384;
 constexpr int64_t kRun = 256;  // elements of one run: neighbours along the innermost of the other axes
 
-// What pool threads find and the stream's thread reports: the first index out of range, by its number in the index view.
+// What pool threads find and the stream's thread reports: the first index out of range, by its number in the index
+// view.
 struct BadIndex {
   std::atomic<int64_t> number{INT64_MAX};
 
   void found(int64_t at) {
     int64_t seen = number.load();
-    while (at < seen && !number.compare_exchange_weak(seen, at)) {}
+    while (at < seen && !number.compare_exchange_weak(seen, at)) {
+    }
   }
 
   void report(const char* op, const View& index, int64_t size) const {
@@ -71,11 +73,11 @@ View spread(const View& index, const View& v, int64_t axis) {
 struct IndexLoop {
   View x, y, index;
   int64_t axis;
-  bool along;            // runs go along the index axis
-  Axes<4> others;        // x, y, index, number of the index; without the run unless `along`
-  int64_t run;           // elements of a whole run
+  bool along;      // runs go along the index axis
+  Axes<4> others;  // x, y, index, number of the index; without the run unless `along`
+  int64_t run;     // elements of a whole run
   int64_t run_x, run_y, run_index, run_number;
-  int64_t steps;         // runs at each position of `others`: along the index axis, 1 if the run goes along it
+  int64_t steps;  // runs at each position of `others`: along the index axis, 1 if the run goes along it
   int64_t number_step;
 
   IndexLoop(const View& x_, const View& y_, const View& index_, int64_t axis_, bool one_vector)
@@ -122,8 +124,8 @@ struct IndexLoop {
 
 // ---- reading
 
-Status read(const char* op, Stream& stream, const View& out, const View& a, const View& index, const View& shown, i64 axis,
-            bool one_vector) {
+Status read(const char* op, Stream& stream, const View& out, const View& a, const View& index, const View& shown,
+            i64 axis, bool one_vector) {
   REQUIRE(out.dtype == a.dtype && index.dtype == DType::int64_);
   REQUIRE(same_shape(out, index) && a.rank == out.rank && (a.rank == 0 || (axis >= 0 && axis < a.rank)));
   GatherCell cell = kernels().gather[static_cast<int>(a.dtype)];
@@ -157,8 +159,8 @@ Status read(const char* op, Stream& stream, const View& out, const View& a, cons
           }
         } else {
           for (int64_t e = 0; e < loop.run; e++) {  // goes on after an index out of range, whose element is 0
-            e += cell(loop.run - e, to + e * loop.run_y * bytes, loop.run_y, element(a, at.at[0] + e * loop.run_x), loop.run_x,
-                      axis_step, size, indices + e * loop.run_index, loop.run_index);
+            e += cell(loop.run - e, to + e * loop.run_y * bytes, loop.run_y, element(a, at.at[0] + e * loop.run_x),
+                      loop.run_x, axis_step, size, indices + e * loop.run_index, loop.run_index);
             if (e == loop.run) break;
             bad.found(number + e * loop.run_number);
             memset(to + e * loop.run_y * bytes, 0, static_cast<size_t>(bytes));
@@ -181,8 +183,8 @@ struct Lines {
   int64_t bytes, step, axis_step;
 };
 
-void add_runs(const IndexLoop& loop, ScatterAddCell cell, const Lines& lines, const Walk<4>& at, int64_t begin, int64_t n,
-              BadIndex& bad) {
+void add_runs(const IndexLoop& loop, ScatterAddCell cell, const Lines& lines, const Walk<4>& at, int64_t begin,
+              int64_t n, BadIndex& bad) {
   int64_t y_bytes = element_bytes(loop.y.dtype);
   for (int64_t step = 0; step < loop.steps; step++) {
     const int64_t* indices = loop.index_at(at.at[2] + step * loop.index_step() + begin * loop.run_index);
@@ -197,15 +199,15 @@ void add_runs(const IndexLoop& loop, ScatterAddCell cell, const Lines& lines, co
 }
 
 // float32 sums of `lines` lines of x along the index axis, laid out [size][lines].
-bool add_in_float(const IndexLoop& loop, ScatterAddCell cell, const Walk<4>& at, int64_t begin, int64_t n, int64_t lines,
-                  BadIndex& bad) {
+bool add_in_float(const IndexLoop& loop, ScatterAddCell cell, const Walk<4>& at, int64_t begin, int64_t n,
+                  int64_t lines, BadIndex& bad) {
   int64_t size = loop.axis_size();
   float* sums = static_cast<float*>(scratch(Scratch::row, static_cast<size_t>(size * lines) * sizeof(float)));
   if (!sums) return false;
   int d = static_cast<int>(loop.x.dtype), f = static_cast<int>(DType::float32_);
   for (int64_t i = 0; i < size; i++)
-    kernels().copy[d][f](lines, sums + i * lines, 1, element(loop.x, at.at[0] + begin * loop.run_x + i * loop.axis_step()),
-                         loop.run_x);
+    kernels().copy[d][f](lines, sums + i * lines, 1,
+                         element(loop.x, at.at[0] + begin * loop.run_x + i * loop.axis_step()), loop.run_x);
   add_runs(loop, cell, {reinterpret_cast<char*>(sums), 4, loop.along ? 0 : 1, lines}, at, begin, n, bad);
   for (int64_t i = 0; i < size; i++)
     kernels().copy[f][d](lines, element(loop.x, at.at[0] + begin * loop.run_x + i * loop.axis_step()), loop.run_x,
@@ -217,10 +219,13 @@ bool add_in_float(const IndexLoop& loop, ScatterAddCell cell, const Walk<4>& at,
 // targets one by one, so that each is converted and rounded once.
 struct Visit {
   int64_t target, step;
-  bool operator<(const Visit& other) const { return target != other.target ? target < other.target : step < other.step; }
+  bool operator<(const Visit& other) const {
+    return target != other.target ? target < other.target : step < other.step;
+  }
 };
 
-bool add_sorted(const IndexLoop& loop, const Visit* visits, int64_t n_visits, const Walk<4>& at, int64_t begin, int64_t n) {
+bool add_sorted(const IndexLoop& loop, const Visit* visits, int64_t n_visits, const Walk<4>& at, int64_t begin,
+                int64_t n) {
   float* sums = static_cast<float*>(scratch(Scratch::row, static_cast<size_t>(2 * n) * sizeof(float)));
   if (!sums) return false;
   float* value = sums + n;
@@ -230,7 +235,8 @@ bool add_sorted(const IndexLoop& loop, const Visit* visits, int64_t n_visits, co
     char* to = element(loop.x, at.at[0] + begin * loop.run_x + visits[v].target * loop.axis_step());
     k.copy[d][f](n, sums, 1, to, loop.run_x);
     for (int64_t target = visits[v].target; v < n_visits && visits[v].target == target; v++) {
-      k.copy[d][f](n, value, 1, element(loop.y, at.at[1] + begin * loop.run_y + visits[v].step * loop.y_step()), loop.run_y);
+      k.copy[d][f](n, value, 1, element(loop.y, at.at[1] + begin * loop.run_y + visits[v].step * loop.y_step()),
+                   loop.run_y);
       k.binary[static_cast<int>(Binary::add)][f](n, sums, sums, 1, value, 1);
     }
     k.copy[f][d](n, to, loop.run_x, sums, 1);
@@ -252,8 +258,8 @@ void add_whole_runs(const IndexLoop& loop, const Walk<4>& at, int64_t begin, int
   }
 }
 
-// The visits of the one index vector, by target and then in index order; those out of range are left out. Null when there
-// is no memory.
+// The visits of the one index vector, by target and then in index order; those out of range are left out. Null when
+// there is no memory.
 Visit* sort_visits(const IndexLoop& loop, int64_t& n_visits, BadIndex& bad) {
   Visit* visits = static_cast<Visit*>(scratch(Scratch::convert, static_cast<size_t>(loop.steps) * sizeof(Visit)));
   if (!visits) return nullptr;
@@ -261,18 +267,21 @@ Visit* sort_visits(const IndexLoop& loop, int64_t& n_visits, BadIndex& bad) {
   n_visits = 0;
   for (int64_t step = 0; step < loop.steps; step++) {
     int64_t i = *loop.index_at(step * loop.index_step());
-    if (i < -size || i >= size) bad.found(step * loop.number_step);
-    else visits[n_visits++] = {i < 0 ? i + size : i, step};
+    if (i < -size || i >= size)
+      bad.found(step * loop.number_step);
+    else
+      visits[n_visits++] = {i < 0 ? i + size : i, step};
   }
   std::sort(visits, visits + n_visits);
   return visits;
 }
 
-Status add_at(const char* op, Stream& stream, const View& out, const View& a, const View& index, const View& shown, i64 axis,
-              bool one_vector) {
+Status add_at(const char* op, Stream& stream, const View& out, const View& a, const View& index, const View& shown,
+              i64 axis, bool one_vector) {
   REQUIRE(out.dtype == a.dtype && index.dtype == DType::int64_);
   REQUIRE(index.rank == a.rank && out.rank == a.rank && (a.rank == 0 || (axis >= 0 && axis < a.rank)));
-  for (int i = 0; i < a.rank; i++) REQUIRE(index.shape[i] <= a.shape[i] && (i == axis || index.shape[i] <= out.shape[i]));
+  for (int i = 0; i < a.rank; i++)
+    REQUIRE(index.shape[i] <= a.shape[i] && (i == axis || index.shape[i] <= out.shape[i]));
   ScatterAddCell cell = kernels().scatter_add[static_cast<int>(a.dtype)];
   if (!cell) return no_kernel(op, a.dtype);
   double ns = static_cast<double>(count(index)) * 1.0 + 150;
@@ -280,15 +289,18 @@ Status add_at(const char* op, Stream& stream, const View& out, const View& a, co
     if (count(index) == 0) return;
     IndexLoop loop(out, a, index, axis, one_vector);
     bool narrow = is_floating(a.dtype) && a.dtype != DType::float32_;
-    bool whole = one_vector && !loop.along && loop.run_x == 1 && kernels().binary[static_cast<int>(Binary::add)][static_cast<int>(a.dtype)];
+    bool whole = one_vector && !loop.along && loop.run_x == 1 &&
+                 kernels().binary[static_cast<int>(Binary::add)][static_cast<int>(a.dtype)];
     BadIndex bad;
     int64_t n_visits = 0;
     Visit* visits = nullptr;
     if (whole && narrow && !(visits = sort_visits(loop, n_visits, bad)))
-      return Stream::fail(Code::out_of_memory, "%s: no memory to sort %lld indices", op, static_cast<long long>(loop.steps));
+      return Stream::fail(Code::out_of_memory, "%s: no memory to sort %lld indices", op,
+                          static_cast<long long>(loop.steps));
     int64_t size = loop.axis_size();
     int64_t lines = kRun;  // float32 sums of whole lines must stay within a few MiB
-    if (narrow && !whole) lines = size > (1 << 20) / kRun ? std::max<int64_t>((1 << 20) / std::max<int64_t>(size, 1), 1) : kRun;
+    if (narrow && !whole)
+      lines = size > (1 << 20) / kRun ? std::max<int64_t>((1 << 20) / std::max<int64_t>(size, 1), 1) : kRun;
     int64_t blocks = loop.along ? 1 : ceil_div(loop.run, lines);
     std::atomic<bool> failed = false;
     run_tasks(ns, loop.others.count() * blocks, [&](int64_t task) {
@@ -296,11 +308,16 @@ Status add_at(const char* op, Stream& stream, const View& out, const View& a, co
       int64_t begin = loop.along ? 0 : task % blocks * lines;
       int64_t n = loop.along ? loop.run : std::min(lines, loop.run - begin);
       bool fine = true;
-      if (visits) fine = add_sorted(loop, visits, n_visits, at, begin, n);
-      else if (whole) add_whole_runs(loop, at, begin, n, bad);
-      else if (narrow) fine = add_in_float(loop, cell, at, begin, n, loop.along ? 1 : n, bad);
-      else add_runs(loop, cell, {element(out, at.at[0] + begin * loop.run_x), element_bytes(out.dtype), loop.run_x, loop.axis_step()},
-                    at, begin, n, bad);
+      if (visits)
+        fine = add_sorted(loop, visits, n_visits, at, begin, n);
+      else if (whole)
+        add_whole_runs(loop, at, begin, n, bad);
+      else if (narrow)
+        fine = add_in_float(loop, cell, at, begin, n, loop.along ? 1 : n, bad);
+      else
+        add_runs(loop, cell,
+                 {element(out, at.at[0] + begin * loop.run_x), element_bytes(out.dtype), loop.run_x, loop.axis_step()},
+                 at, begin, n, bad);
       if (!fine) failed = true;
     });
     if (failed) Stream::fail(Code::out_of_memory, "%s: no memory for float32 sums", op);

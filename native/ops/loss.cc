@@ -18,12 +18,14 @@ struct BadLabel {
 
   void found(int64_t at) {
     int64_t seen = row.load();
-    while (at < seen && !row.compare_exchange_weak(seen, at)) {}
+    while (at < seen && !row.compare_exchange_weak(seen, at)) {
+    }
   }
   void report(const int64_t* labels, int64_t stride, int64_t classes) const {
     if (row == INT64_MAX) return;
     Stream::fail(Code::range, "crossEntropy: label %lld at row %lld is outside [0, %lld)",
-                 static_cast<long long>(labels[row * stride]), static_cast<long long>(row), static_cast<long long>(classes));
+                 static_cast<long long>(labels[row * stride]), static_cast<long long>(row),
+                 static_cast<long long>(classes));
   }
 };
 
@@ -44,7 +46,7 @@ Status crossEntropy(Stream& stream, View loss, View logsum, View logits, View la
     int64_t c = logits.shape[1];
     const int64_t* label = static_cast<const int64_t*>(labels.data);
     BadLabel bad;
-    for_rows<1>("crossEntropy", {&logits}, 0, ns, [&](int64_t row, char* const (&p)[1]) {
+    for_rows<1>("crossEntropy", {&logits}, 0, ns, [&](int64_t row, char* const(&p)[1]) {
       LogSum sums;
       cell(c, p[0], &sums);
       static_cast<float*>(logsum.data)[row * logsum.stride[0]] = sums.max + sums.log_sum;
@@ -58,7 +60,8 @@ Status crossEntropy(Stream& stream, View loss, View logsum, View logits, View la
       } else {
         double target = static_cast<double>(get_float(logits.dtype, p[0], at)) - static_cast<double>(sums.max);
         double value = static_cast<double>(sums.log_sum) - (1 - smoothing) * target;
-        if (smoothing > 0) value -= smoothing / static_cast<double>(c) * sums.sum;  // else a logit of -inf would make 0 * inf
+        if (smoothing > 0)
+          value -= smoothing / static_cast<double>(c) * sums.sum;  // else a logit of -inf would make 0 * inf
         out = static_cast<float>(value);
       }
     });
@@ -78,7 +81,7 @@ Status crossEntropyGrad(Stream& stream, View dlogits, View grad, View logits, Vi
     int64_t c = logits.shape[1];
     const int64_t* label = static_cast<const int64_t*>(labels.data);
     BadLabel bad;
-    for_rows<2>("crossEntropyGrad", {&dlogits, &logits}, 1, ns, [&](int64_t row, char* const (&p)[2]) {
+    for_rows<2>("crossEntropyGrad", {&dlogits, &logits}, 1, ns, [&](int64_t row, char* const(&p)[2]) {
       int64_t at = label[row * labels.stride[0]];
       bool inside = at >= 0 && at < c;
       if (at == ignoreIndex || !inside) {
@@ -87,8 +90,8 @@ Status crossEntropyGrad(Stream& stream, View dlogits, View grad, View logits, Vi
         return;
       }
       cell(c, p[0], p[1], static_cast<const float*>(logsum.data)[row * logsum.stride[0]],
-           static_cast<const float*>(grad.data)[row * grad.stride[0]], static_cast<float>(smoothing / static_cast<double>(c)),
-           at, static_cast<float>(1 - smoothing));
+           static_cast<const float*>(grad.data)[row * grad.stride[0]],
+           static_cast<float>(smoothing / static_cast<double>(c)), at, static_cast<float>(1 - smoothing));
     });
     bad.report(label, labels.stride[0], c);
   });

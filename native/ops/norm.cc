@@ -24,8 +24,8 @@ const float* as_floats(const OptView& v, float* to) {
   return to;
 }
 
-Status norm(const char* op, Stream& stream, NormCell cell, const View& out, const OptView& mean, const View& rstd, const View& a,
-            const OptView& weight, const OptView& bias, double eps) {
+Status norm(const char* op, Stream& stream, NormCell cell, const View& out, const OptView& mean, const View& rstd,
+            const View& a, const OptView& weight, const OptView& bias, double eps) {
   if (!cell) return no_kernel(op, a.dtype);
   REQUIRE(same_shape(out, a) && out.dtype == a.dtype);
   REQUIRE(is_statistic(rstd, a) && (!present(mean) || is_statistic(mean, a)));
@@ -39,7 +39,7 @@ Status norm(const char* op, Stream& stream, NormCell cell, const View& out, cons
     const float* b = as_floats(bias, floats + n);
     float* means = present(mean) ? static_cast<float*>(mean.data) : nullptr;
     float* rstds = static_cast<float*>(rstd.data);
-    for_rows<2>(op, {&out, &a}, 1, ns, [&](int64_t row, char* const (&p)[2]) {
+    for_rows<2>(op, {&out, &a}, 1, ns, [&](int64_t row, char* const(&p)[2]) {
       cell(n, p[0], means ? means + row : nullptr, rstds + row, p[1], w, b, eps);
     });
   });
@@ -68,7 +68,7 @@ struct NormGrad {
     int64_t block = !even ? 1 : ceil_div(kCachedElements, n);
     for (int64_t start = begin; start < end; start += block) {
       int64_t stop = start + block < end ? start + block : end;
-      bool fine = walk.run(start, stop, [&](int64_t row, char* const (&p)[3]) {
+      bool fine = walk.run(start, stop, [&](int64_t row, char* const(&p)[3]) {
         // da may be grad's or a's own buffer, so the columns of this row are summed before it is written
         if (sums && !even) columns(1, n, p[1], 0, p[2], 0, mean ? mean + row : nullptr, rstd + row, dw, db);
         if (!even) cell(n, p[0], p[1], p[2], mean ? mean[row] : 0, rstd[row], w);
@@ -82,14 +82,16 @@ struct NormGrad {
         columns(stop - start, n, element(grad, at.at[1]), grad_row, element(a, at.at[2]), a_row,
                 mean ? mean + start : nullptr, rstd + start, dw, db);
       for (int64_t row = start; row < stop; row++, at.next())
-        cell(n, element(da, at.at[0]), element(grad, at.at[1]), element(a, at.at[2]), mean ? mean[row] : 0, rstd[row], w);
+        cell(n, element(da, at.at[0]), element(grad, at.at[1]), element(a, at.at[2]), mean ? mean[row] : 0, rstd[row],
+             w);
     }
     return true;
   }
 };
 
-Status norm_grad(const char* op, Stream& stream, NormGradCell cell, const View& da, const OptView& dweight, const OptView& dbias,
-                 const View& grad, const View& a, const OptView& mean, const View& rstd, const OptView& weight) {
+Status norm_grad(const char* op, Stream& stream, NormGradCell cell, const View& da, const OptView& dweight,
+                 const OptView& dbias, const View& grad, const View& a, const OptView& mean, const View& rstd,
+                 const OptView& weight) {
   if (!cell) return no_kernel(op, a.dtype);
   REQUIRE(same_shape(da, a) && same_shape(grad, a) && da.dtype == a.dtype && grad.dtype == a.dtype);
   REQUIRE(is_statistic(rstd, a) && (!present(mean) || is_statistic(mean, a)));
@@ -103,10 +105,19 @@ Status norm_grad(const char* op, Stream& stream, NormGradCell cell, const View& 
     tasks = tasks < 1 ? 1 : tasks > kMaxTasks ? kMaxTasks : tasks;
     int64_t per_task = ceil_div(walk.rows, tasks);
     float* floats = static_cast<float*>(scratch(Scratch::bias, static_cast<size_t>(n) * sizeof(float)));
-    double* partial = static_cast<double*>(scratch(Scratch::convert, static_cast<size_t>(tasks * n * 2) * sizeof(double)));
+    double* partial =
+        static_cast<double*>(scratch(Scratch::convert, static_cast<size_t>(tasks * n * 2) * sizeof(double)));
     if (!floats || !partial) return Stream::fail(Code::out_of_memory, "%s: no memory for the weight's gradient", op);
-    NormGrad work{da, grad, a, dweight, dbias, weight, present(mean) ? static_cast<const float*>(mean.data) : nullptr,
-                  static_cast<const float*>(rstd.data), as_floats(weight, floats), cell,
+    NormGrad work{da,
+                  grad,
+                  a,
+                  dweight,
+                  dbias,
+                  weight,
+                  present(mean) ? static_cast<const float*>(mean.data) : nullptr,
+                  static_cast<const float*>(rstd.data),
+                  as_floats(weight, floats),
+                  cell,
                   kernels().norm_columns[static_cast<int>(a.dtype)]};
     std::atomic<bool> failed = false;
     run_tasks(ns, tasks, [&](int64_t task) {
@@ -142,22 +153,24 @@ OptView given(const View& v) {
 }  // namespace
 
 Status layerNorm(Stream& stream, View out, View mean, View rstd, View a, OptView weight, OptView bias, f64 eps) {
-  return norm("layerNorm", stream, kernels().layer_norm[static_cast<int>(a.dtype)], out, given(mean), rstd, a, weight, bias, eps);
+  return norm("layerNorm", stream, kernels().layer_norm[static_cast<int>(a.dtype)], out, given(mean), rstd, a, weight,
+              bias, eps);
 }
 
 Status rmsNorm(Stream& stream, View out, View rstd, View a, OptView weight, f64 eps) {
-  return norm("rmsNorm", stream, kernels().rms_norm[static_cast<int>(a.dtype)], out, absent(), rstd, a, weight, absent(), eps);
+  return norm("rmsNorm", stream, kernels().rms_norm[static_cast<int>(a.dtype)], out, absent(), rstd, a, weight,
+              absent(), eps);
 }
 
 Status layerNormGrad(Stream& stream, View da, OptView dweight, OptView dbias, View grad, View a, View mean, View rstd,
                      OptView weight) {
-  return norm_grad("layerNormGrad", stream, kernels().layer_norm_grad[static_cast<int>(a.dtype)], da, dweight, dbias, grad, a,
-                   given(mean), rstd, weight);
+  return norm_grad("layerNormGrad", stream, kernels().layer_norm_grad[static_cast<int>(a.dtype)], da, dweight, dbias,
+                   grad, a, given(mean), rstd, weight);
 }
 
 Status rmsNormGrad(Stream& stream, View da, OptView dweight, View grad, View a, View rstd, OptView weight) {
-  return norm_grad("rmsNormGrad", stream, kernels().rms_norm_grad[static_cast<int>(a.dtype)], da, dweight, absent(), grad, a,
-                   absent(), rstd, weight);
+  return norm_grad("rmsNormGrad", stream, kernels().rms_norm_grad[static_cast<int>(a.dtype)], da, dweight, absent(),
+                   grad, a, absent(), rstd, weight);
 }
 
 }  // namespace kerf::ops

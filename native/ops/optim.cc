@@ -30,8 +30,13 @@ Status sgdStep(Stream& stream, View param, View grad, OptView momentumBuffer, f6
   REQUIRE(!present(momentumBuffer) || is_state(momentumBuffer, param));
   SgdCell cell = kernels().sgd[static_cast<int>(param.dtype)];
   if (!cell) return no_kernel("sgdStep", param.dtype);
-  SgdStep step{static_cast<float>(lr), static_cast<float>(momentum), static_cast<float>(1 - dampening),
-               static_cast<float>(weightDecay), static_cast<float>(gradScale), nesterov != 0, firstStep != 0};
+  SgdStep step{static_cast<float>(lr),
+               static_cast<float>(momentum),
+               static_cast<float>(1 - dampening),
+               static_cast<float>(weightDecay),
+               static_cast<float>(gradScale),
+               nesterov != 0,
+               firstStep != 0};
   double bytes = static_cast<double>(3 * element_bytes(param.dtype) + (present(momentumBuffer) ? 8 : 0));
   double ns = static_cast<double>(count(param)) * (0.1 + bytes / 20) + 50;
   return stream.run(ns, [param, grad, momentumBuffer, step, cell, ns] {
@@ -42,8 +47,8 @@ Status sgdStep(Stream& stream, View param, View grad, OptView momentumBuffer, f6
   });
 }
 
-Status adamStep(Stream& stream, View param, View grad, View m, View v, f64 lr, f64 beta1, f64 beta2, f64 eps, f64 weightDecay,
-                i64 decoupled, f64 biasCorrection1, f64 biasCorrection2, f64 gradScale) {
+Status adamStep(Stream& stream, View param, View grad, View m, View v, f64 lr, f64 beta1, f64 beta2, f64 eps,
+                f64 weightDecay, i64 decoupled, f64 biasCorrection1, f64 biasCorrection2, f64 gradScale) {
   REQUIRE(contiguous(param) && contiguous(grad) && same_shape(param, grad) && param.dtype == grad.dtype);
   REQUIRE(is_state(m, param) && is_state(v, param));
   AdamCell cell = kernels().adam[static_cast<int>(param.dtype)];
@@ -58,7 +63,8 @@ Status adamStep(Stream& stream, View param, View grad, View m, View v, f64 lr, f
   step.weight_decay = decoupled ? 0.0f : static_cast<float>(weightDecay);
   step.keep = decoupled ? static_cast<float>(1 - lr * weightDecay) : 1.0f;
   step.grad_scale = static_cast<float>(gradScale);
-  double ns = static_cast<double>(count(param)) * (0.5 + static_cast<double>(3 * element_bytes(param.dtype) + 16) / 20) + 50;
+  double ns =
+      static_cast<double>(count(param)) * (0.5 + static_cast<double>(3 * element_bytes(param.dtype) + 16) / 20) + 50;
   return stream.run(ns, [param, grad, m, v, step, cell, ns] {
     for_chunks(ns, count(param), [&](int64_t start, int64_t n) {
       cell(n, element(param, start), element(grad, start), static_cast<float*>(m.data) + start,

@@ -132,8 +132,8 @@ Status extreme(const char* op, Stream& stream, const View& out, const View& a, b
   return stream.run(ns, [out, a, highest, ns] {
     int d = static_cast<int>(a.dtype);
     const Kernels& k = kernels();
-    fold_axes(ExtremeFold{element_bytes(a.dtype), highest ? k.max[d] : k.min[d], highest ? k.max_columns[d] : k.min_columns[d],
-                          extreme_bits(a.dtype, highest)},
+    fold_axes(ExtremeFold{element_bytes(a.dtype), highest ? k.max[d] : k.min[d],
+                          highest ? k.max_columns[d] : k.min_columns[d], extreme_bits(a.dtype, highest)},
               out, a, ns);
   });
 }
@@ -157,9 +157,11 @@ Status variance(Stream& stream, View out, View a, f64 correction) {
     if (outputs == 0) return;
     double size = static_cast<double>(count(a)) / static_cast<double>(outputs);
     float* means = static_cast<float*>(scratch(Scratch::bias, static_cast<size_t>(outputs) * sizeof(float)));
-    if (!means) return Stream::fail(Code::out_of_memory, "variance: no memory for %lld means", static_cast<long long>(outputs));
+    if (!means)
+      return Stream::fail(Code::out_of_memory, "variance: no memory for %lld means", static_cast<long long>(outputs));
     fold_axes(SumFold<double>{bytes, k.sum[d], k.sum_columns[d], out.dtype, size, means}, out, a, ns / 2);
-    fold_axes(VarianceFold{bytes, k.moments[d], k.moments_columns[d], out.dtype, size, correction, means}, out, a, ns / 2);
+    fold_axes(VarianceFold{bytes, k.moments[d], k.moments_columns[d], out.dtype, size, correction, means}, out, a,
+              ns / 2);
   });
 }
 

@@ -76,7 +76,9 @@ static inline void for_rows(const char* op, const View* const (&views)[N], int o
     int64_t end = (task + 1) * per_task < walk.rows ? (task + 1) * per_task : walk.rows;
     if (!walk.run(task * per_task, end, body)) failed = true;
   });
-  if (failed) Stream::fail(Code::out_of_memory, "%s: no memory to gather rows of %lld elements", op, static_cast<long long>(walk.n));
+  if (failed)
+    Stream::fail(Code::out_of_memory, "%s: no memory to gather rows of %lld elements", op,
+                 static_cast<long long>(walk.n));
 }
 
 }  // namespace kerf

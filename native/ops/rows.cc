@@ -19,11 +19,12 @@ Status rowwise(const char* op, RowColumn column, Stream& stream, const View& out
   double ns = row_ns(a);
   return stream.run(ns, [op, cell, out, a, ns] {
     int64_t n = a.rank ? a.shape[a.rank - 1] : 1;
-    for_rows<2>(op, {&out, &a}, 1, ns, [&](int64_t, char* const (&p)[2]) { cell(n, p[0], p[1]); });
+    for_rows<2>(op, {&out, &a}, 1, ns, [&](int64_t, char* const(&p)[2]) { cell(n, p[0], p[1]); });
   });
 }
 
-Status rowwise_grad(const char* op, RowGradColumn column, Stream& stream, const View& out, const View& grad, const View& y) {
+Status rowwise_grad(const char* op, RowGradColumn column, Stream& stream, const View& out, const View& grad,
+                    const View& y) {
   REQUIRE(same_shape(out, grad) && same_shape(out, y));
   REQUIRE(out.dtype == y.dtype && grad.dtype == y.dtype);
   RowGradCell cell = (kernels().*column)[static_cast<int>(y.dtype)];
@@ -31,14 +32,16 @@ Status rowwise_grad(const char* op, RowGradColumn column, Stream& stream, const 
   double ns = row_ns(y);
   return stream.run(ns, [op, cell, out, grad, y, ns] {
     int64_t n = y.rank ? y.shape[y.rank - 1] : 1;
-    for_rows<3>(op, {&out, &grad, &y}, 1, ns, [&](int64_t, char* const (&p)[3]) { cell(n, p[0], p[1], p[2]); });
+    for_rows<3>(op, {&out, &grad, &y}, 1, ns, [&](int64_t, char* const(&p)[3]) { cell(n, p[0], p[1], p[2]); });
   });
 }
 
 }  // namespace
 
 Status softmax(Stream& stream, View out, View a) { return rowwise("softmax", &Kernels::softmax, stream, out, a); }
-Status logSoftmax(Stream& stream, View out, View a) { return rowwise("logSoftmax", &Kernels::log_softmax, stream, out, a); }
+Status logSoftmax(Stream& stream, View out, View a) {
+  return rowwise("logSoftmax", &Kernels::log_softmax, stream, out, a);
+}
 Status softmaxGrad(Stream& stream, View out, View grad, View y) {
   return rowwise_grad("softmaxGrad", &Kernels::softmax_grad, stream, out, grad, y);
 }

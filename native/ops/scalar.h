@@ -8,7 +8,8 @@ namespace kerf {
 
 static inline const char* dtype_name(DType dtype) {
   switch (dtype) {
-#define DTYPE(name, shorthand, type, bytes, kind) case DType::name##_: return #name;
+#define DTYPE(name, shorthand, type, bytes, kind) \
+  case DType::name##_: return #name;
 #include "../core/dtypes.def"
 #undef DTYPE
   }
@@ -22,9 +23,12 @@ static inline Status no_kernel(const char* op, DType dtype) {
 // Element `at` of a floating buffer.
 static inline void put_float(DType dtype, void* data, int64_t at, double value) {
   float x = static_cast<float>(value);
-  if (dtype == DType::float32_) static_cast<float*>(data)[at] = x;
-  else if (dtype == DType::float16_) static_cast<f16*>(data)[at] = to_f16(x);
-  else if (dtype == DType::bfloat16_) static_cast<bf16*>(data)[at] = to_bf16(x);
+  if (dtype == DType::float32_)
+    static_cast<float*>(data)[at] = x;
+  else if (dtype == DType::float16_)
+    static_cast<f16*>(data)[at] = to_f16(x);
+  else if (dtype == DType::bfloat16_)
+    static_cast<bf16*>(data)[at] = to_bf16(x);
 }
 
 static inline float get_float(DType dtype, const void* data, int64_t at) {

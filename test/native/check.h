@@ -49,8 +49,10 @@ class Tensor {
       view.shape[i] = shape[static_cast<size_t>(i)];
       view.stride[i] = span;
       if (layout == Layout::spaced && k == rank - 1) view.stride[i] = span = 2;
-      if (layout == Layout::broadcast && k == 0 && rank > 1) view.stride[i] = 0;
-      else span *= view.shape[i] > 0 ? view.shape[i] : 1;
+      if (layout == Layout::broadcast && k == 0 && rank > 1)
+        view.stride[i] = 0;
+      else
+        span *= view.shape[i] > 0 ? view.shape[i] : 1;
       if (layout == Layout::spaced) span += 3;
     }
     int64_t bytes = element_bytes(dtype);
@@ -84,7 +86,8 @@ class Tensor {
     int64_t at = offset(number);
     switch (view.dtype) {
       case DType::int8_: return static_cast<const int8_t*>(view.data)[at];
-      case DType::uint8_: case DType::bool_: return static_cast<const uint8_t*>(view.data)[at];
+      case DType::uint8_:
+      case DType::bool_: return static_cast<const uint8_t*>(view.data)[at];
       case DType::int32_: return static_cast<const int32_t*>(view.data)[at];
       case DType::int64_: return static_cast<double>(static_cast<const int64_t*>(view.data)[at]);
       default: return static_cast<double>(get_float(view.dtype, view.data, at));
@@ -95,7 +98,8 @@ class Tensor {
     int64_t at = offset(number);
     switch (view.dtype) {
       case DType::int8_: static_cast<int8_t*>(view.data)[at] = static_cast<int8_t>(value); break;
-      case DType::uint8_: case DType::bool_: static_cast<uint8_t*>(view.data)[at] = static_cast<uint8_t>(value); break;
+      case DType::uint8_:
+      case DType::bool_: static_cast<uint8_t*>(view.data)[at] = static_cast<uint8_t>(value); break;
       case DType::int32_: static_cast<int32_t*>(view.data)[at] = static_cast<int32_t>(value); break;
       case DType::int64_: static_cast<int64_t*>(view.data)[at] = static_cast<int64_t>(value); break;
       default: put_float(view.dtype, view.data, at, value);
@@ -106,15 +110,20 @@ class Tensor {
   Tensor& fill(double scale = 2, double center = 0) {
     for (int64_t i = 0; i < size(); i++) {
       double x = uniform();
-      if (view.dtype == DType::bool_) set(i, x > 0);
-      else if (view.dtype == DType::uint8_) set(i, std::floor((x + 1) * 100));
-      else if (!is_floating(view.dtype)) set(i, std::floor(x * 100));
-      else set(i, x * scale + center);
+      if (view.dtype == DType::bool_)
+        set(i, x > 0);
+      else if (view.dtype == DType::uint8_)
+        set(i, std::floor((x + 1) * 100));
+      else if (!is_floating(view.dtype))
+        set(i, std::floor(x * 100));
+      else
+        set(i, x * scale + center);
     }
     return *this;
   }
   Tensor& fill_index(int64_t from, int64_t to) {
-    for (int64_t i = 0; i < size(); i++) set(i, static_cast<double>(from) + std::floor((uniform() + 1) / 2 * static_cast<double>(to - from)));
+    for (int64_t i = 0; i < size(); i++)
+      set(i, static_cast<double>(from) + std::floor((uniform() + 1) / 2 * static_cast<double>(to - from)));
     return *this;
   }
 
@@ -145,7 +154,8 @@ inline std::string describe(const char* op, const Tensor& a, Layout layout) {
 }
 
 // |got - want| <= bound[i] + what rounding to the output's dtype costs. NaN matches NaN only.
-inline void compare(const std::string& what, const Tensor& got, const std::vector<double>& want, const std::vector<double>& bound) {
+inline void compare(const std::string& what, const Tensor& got, const std::vector<double>& want,
+                    const std::vector<double>& bound) {
   if (!got.guards_hold()) {
     printf("FAIL %s: wrote outside its buffer\n", what.c_str());
     g_failures++;
@@ -156,10 +166,15 @@ inline void compare(const std::string& what, const Tensor& got, const std::vecto
     g_compared++;
     bool floating = is_floating(got.view.dtype);
     double largest = got.view.dtype == DType::float16_ ? 65520 : 3.4028236e38;
-    double allowed = floating ? bound[s] + epsilon(got.view.dtype) * (std::fabs(w) + bound[s]) + tiny(got.view.dtype) : 0;
-    bool same = std::isnan(w) ? std::isnan(g) : std::isinf(w) || (floating && std::fabs(w) > largest) ? g == (w > 0 ? INFINITY : -INFINITY) : std::fabs(g - w) <= allowed;
+    double allowed =
+        floating ? bound[s] + epsilon(got.view.dtype) * (std::fabs(w) + bound[s]) + tiny(got.view.dtype) : 0;
+    bool same = std::isnan(w)                                           ? std::isnan(g)
+                : std::isinf(w) || (floating && std::fabs(w) > largest) ? g == (w > 0 ? INFINITY : -INFINITY)
+                                                                        : std::fabs(g - w) <= allowed;
     if (same) continue;
-    if (++g_failures <= 40) printf("FAIL %s: element %lld is %.9g, want %.9g, off by %.3g, allowed %.3g\n", what.c_str(), static_cast<long long>(i), g, w, std::fabs(g - w), allowed);
+    if (++g_failures <= 40)
+      printf("FAIL %s: element %lld is %.9g, want %.9g, off by %.3g, allowed %.3g\n", what.c_str(),
+             static_cast<long long>(i), g, w, std::fabs(g - w), allowed);
     return;
   }
 }
@@ -194,8 +209,9 @@ inline std::string error_of(Status status) {
 }
 
 inline const std::vector<DType> kFloats = {DType::float32_, DType::float16_, DType::bfloat16_};
-inline const std::vector<DType> kAll = {DType::float32_, DType::float16_, DType::bfloat16_, DType::int8_, DType::uint8_,
-                                        DType::int32_, DType::int64_, DType::bool_};
-inline const std::vector<Layout> kInputs = {Layout::contiguous, Layout::permuted, Layout::spaced, Layout::reversed, Layout::broadcast};
+inline const std::vector<DType> kAll = {DType::float32_, DType::float16_, DType::bfloat16_, DType::int8_,
+                                        DType::uint8_,   DType::int32_,   DType::int64_,    DType::bool_};
+inline const std::vector<Layout> kInputs = {Layout::contiguous, Layout::permuted, Layout::spaced, Layout::reversed,
+                                            Layout::broadcast};
 
 }  // namespace check

@@ -3,11 +3,15 @@
 
 namespace check {
 
-struct Case { Shape shape; int64_t axis, picks; };
+struct Case {
+  Shape shape;
+  int64_t axis, picks;
+};
 
-static const Case kCases[] = {{{7}, 0, 5},          {{7}, 0, 3000},      {{9, 4}, 0, 6},      {{9, 4}, 1, 11},    {{50, 33}, 0, 64},
-                              {{50, 33}, 1, 64},    {{3, 5, 7}, 1, 4},   {{3, 5, 7}, 0, 4},   {{3, 5, 7}, 2, 9},  {{100, 600}, 0, 300},
-                              {{6, 2}, 0, 40},      {{4, 20, 300}, 1, 5}, {{10, 20}, 0, 0},   {{2000, 20}, 0, 20}};
+static const Case kCases[] = {{{7}, 0, 5},       {{7}, 0, 3000},       {{9, 4}, 0, 6},    {{9, 4}, 1, 11},
+                              {{50, 33}, 0, 64}, {{50, 33}, 1, 64},    {{3, 5, 7}, 1, 4}, {{3, 5, 7}, 0, 4},
+                              {{3, 5, 7}, 2, 9}, {{100, 600}, 0, 300}, {{6, 2}, 0, 40},   {{4, 20, 300}, 1, 5},
+                              {{10, 20}, 0, 0},  {{2000, 20}, 0, 20}};
 
 // Coordinates of element `number`, row-major.
 static std::vector<int64_t> coordinates(const View& v, int64_t number) {
@@ -28,7 +32,8 @@ static int64_t number_of(const View& v, const std::vector<int64_t>& c) {
 // The element of x that element `number` of y stands for; -1 when its index is out of range.
 static int64_t partner(const Tensor& x, const Tensor& y, const Tensor& index, int64_t axis, int64_t number) {
   std::vector<int64_t> c = coordinates(y.view, number);
-  int64_t i = static_cast<int64_t>(index.get(index.view.rank == 1 && y.view.rank > 1 ? c[static_cast<size_t>(axis)] : number));
+  int64_t i =
+      static_cast<int64_t>(index.get(index.view.rank == 1 && y.view.rank > 1 ? c[static_cast<size_t>(axis)] : number));
   int64_t size = x.view.shape[axis];
   if (i < -size || i >= size) return -1;
   c[static_cast<size_t>(axis)] = i < 0 ? i + size : i;
@@ -38,12 +43,14 @@ static int64_t partner(const Tensor& x, const Tensor& y, const Tensor& index, in
 static void check_reading(const Case& c, DType d, Layout layout, Layout out_layout, bool vector) {
   Shape picked = c.shape;
   picked[static_cast<size_t>(c.axis)] = c.picks;
-  Tensor a(d, c.shape, layout), out(d, picked, out_layout), index(DType::int64_, vector ? Shape{c.picks} : picked, layout == Layout::broadcast ? Layout::contiguous : layout);
+  Tensor a(d, c.shape, layout), out(d, picked, out_layout),
+      index(DType::int64_, vector ? Shape{c.picks} : picked, layout == Layout::broadcast ? Layout::contiguous : layout);
   a.fill();
   int64_t size = c.shape[static_cast<size_t>(c.axis)];
   index.fill_index(-size, size);
   std::string what = describe(vector ? "indexSelect" : "gather", a, layout) + " axis " + std::to_string(c.axis);
-  done(what, vector ? ops::indexSelect(stream(), out.view, a.view, index.view, c.axis) : ops::gather(stream(), out.view, a.view, index.view, c.axis));
+  done(what, vector ? ops::indexSelect(stream(), out.view, a.view, index.view, c.axis)
+                    : ops::gather(stream(), out.view, a.view, index.view, c.axis));
   std::vector<double> want, bound;
   for (int64_t i = 0; i < out.size(); i++) want.push_back(a.get(partner(a, out, index, c.axis, i)));
   bound.assign(want.size(), 0);
@@ -53,7 +60,8 @@ static void check_reading(const Case& c, DType d, Layout layout, Layout out_layo
 static void check_adding(const Case& c, DType d, Layout layout, Layout out_layout, bool vector) {
   Shape picked = c.shape;
   picked[static_cast<size_t>(c.axis)] = c.picks;
-  Tensor a(d, picked, layout), out(d, c.shape, out_layout), index(DType::int64_, vector ? Shape{c.picks} : picked, layout == Layout::broadcast ? Layout::contiguous : layout);
+  Tensor a(d, picked, layout), out(d, c.shape, out_layout),
+      index(DType::int64_, vector ? Shape{c.picks} : picked, layout == Layout::broadcast ? Layout::contiguous : layout);
   a.fill();
   out.fill();
   int64_t size = c.shape[static_cast<size_t>(c.axis)];
@@ -71,8 +79,10 @@ static void check_adding(const Case& c, DType d, Layout layout, Layout out_layou
     if (d == DType::int8_) want[i] = static_cast<double>(static_cast<int8_t>(static_cast<int64_t>(want[i])));
     if (d == DType::uint8_) want[i] = static_cast<double>(static_cast<uint8_t>(static_cast<int64_t>(want[i])));
   }
-  std::string what = describe(vector ? "indexAdd" : "scatterAdd", out, out_layout) + " axis " + std::to_string(c.axis) + " of " + std::to_string(c.picks);
-  done(what, vector ? ops::indexAdd(stream(), out.view, a.view, index.view, c.axis) : ops::scatterAdd(stream(), out.view, a.view, index.view, c.axis));
+  std::string what = describe(vector ? "indexAdd" : "scatterAdd", out, out_layout) + " axis " + std::to_string(c.axis) +
+                     " of " + std::to_string(c.picks);
+  done(what, vector ? ops::indexAdd(stream(), out.view, a.view, index.view, c.axis)
+                    : ops::scatterAdd(stream(), out.view, a.view, index.view, c.axis));
   compare(what, out, want, bound);
 }
 

@@ -7,7 +7,8 @@ static constexpr double kUnit = 0x1p-24;
 
 static void check_cross_entropy(int64_t n, int64_t c, DType d, Layout layout, double smoothing, double scale) {
   Stream& s = stream();
-  Tensor logits(d, {n, c}, layout), labels(DType::int64_, {n}, Layout::spaced), loss(DType::float32_, {n}), logsum(DType::float32_, {n});
+  Tensor logits(d, {n, c}, layout), labels(DType::int64_, {n}, Layout::spaced), loss(DType::float32_, {n}),
+      logsum(DType::float32_, {n});
   Tensor grad(DType::float32_, {n}, Layout::reversed), dlogits(d, {n, c});
   logits.fill(scale);
   labels.fill_index(0, c);
@@ -52,7 +53,8 @@ void check_loss() {
           for (double smoothing : {0.0, 0.1}) check_cross_entropy(n, c, d, layout, smoothing, c == 17 ? 60 : 5);
 
   // masked logits, a label out of range
-  Tensor logits(DType::float32_, {4, 5}), labels(DType::int64_, {4}), loss(DType::float32_, {4}), logsum(DType::float32_, {4});
+  Tensor logits(DType::float32_, {4, 5}), labels(DType::int64_, {4}), loss(DType::float32_, {4}),
+      logsum(DType::float32_, {4});
   logits.fill();
   labels.fill_index(0, 5);
   for (int64_t i = 0; i < 4; i++) logits.set(i, -INFINITY);
@@ -63,15 +65,19 @@ void check_loss() {
   labels.set(3, -1);
   std::string error = error_of(ops::crossEntropy(s, loss.view, logsum.view, logits.view, labels.view, -100, 0));
   expect("label out of range: " + error, error == "crossEntropy: label 5 at row 1 is outside [0, 5)");
-  expect("loss at a label out of range", std::isnan(loss.get(1)) && std::isnan(loss.get(3)) && !std::isnan(loss.get(2)));
+  expect("loss at a label out of range",
+         std::isnan(loss.get(1)) && std::isnan(loss.get(3)) && !std::isnan(loss.get(2)));
   Tensor d(DType::float32_, {4, 5}), grad(DType::float32_, {4});
   grad.fill();
   error = error_of(ops::crossEntropyGrad(s, d.view, grad.view, logits.view, logsum.view, labels.view, -100, 0));
   expect("label out of range: " + error, error == "crossEntropy: label 5 at row 1 is outside [0, 5)");
-  for (int64_t i = 0; i < 5; i++) expect("no gradient at a label out of range", d.get(5 + i) == 0 && d.get(15 + i) == 0);
+  for (int64_t i = 0; i < 5; i++)
+    expect("no gradient at a label out of range", d.get(5 + i) == 0 && d.get(15 + i) == 0);
 }
 
-struct State { std::vector<double> p, m, v; };
+struct State {
+  std::vector<double> p, m, v;
+};
 
 // One rounding to float32 of everything that is stored or passed, then a few ulp of arithmetic on each term.
 static void check_adam(DType d, int64_t n, bool decoupled, double weight_decay, double grad_scale) {
@@ -81,7 +87,8 @@ static void check_adam(DType d, int64_t n, bool decoupled, double weight_decay, 
   m.fill(0.1);
   for (int64_t i = 0; i < n; i++) v.set(i, std::fabs(uniform()) * 0.01);
   g.fill();
-  const double lr = 1e-2, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, c1 = 1 - std::pow(beta1, 3), c2 = 1 - std::pow(beta2, 3);
+  const double lr = 1e-2, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, c1 = 1 - std::pow(beta1, 3),
+               c2 = 1 - std::pow(beta2, 3);
   std::vector<double> wp, bp, wm, bm, wv, bv;
   for (int64_t i = 0; i < n; i++) {
     double w = p.get(i), d1 = g.get(i) * grad_scale + (decoupled ? 0 : weight_decay * w);
@@ -94,10 +101,12 @@ static void check_adam(DType d, int64_t n, bool decoupled, double weight_decay, 
     wv.push_back(square);
     bv.push_back(8 * kUnit * (square + d1 * d1));
     wp.push_back(w - step);
-    bp.push_back(kUnit * (4 * std::fabs(w) + 16 * std::fabs(step) + lr / c1 * 6 * spread / (std::sqrt(square) / std::sqrt(c2))));
+    bp.push_back(
+        kUnit * (4 * std::fabs(w) + 16 * std::fabs(step) + lr / c1 * 6 * spread / (std::sqrt(square) / std::sqrt(c2))));
   }
   std::string what = describe(decoupled ? "adamW" : "adam", p, Layout::contiguous);
-  done(what, ops::adamStep(s, p.view, g.view, m.view, v.view, lr, beta1, beta2, eps, weight_decay, decoupled, c1, c2, grad_scale));
+  done(what, ops::adamStep(s, p.view, g.view, m.view, v.view, lr, beta1, beta2, eps, weight_decay, decoupled, c1, c2,
+                           grad_scale));
   compare(what, p, wp, bp);
   compare(what + ": m", m, wm, bm);
   compare(what + ": v", v, wv, bv);

@@ -3,18 +3,21 @@
 
 namespace check {
 
-static const Shape kRowShapes[] = {{1}, {3}, {2, 4}, {5, 7}, {3, 8}, {3, 15}, {2, 16}, {3, 17}, {64, 10}, {3, 4, 33}, {2, 3, 127},
-                                   {70, 256}, {2, 1021}, {3, 4099}, {150, 301}, {1, 70001}};
+static const Shape kRowShapes[] = {{1},       {3},       {2, 4},     {5, 7},     {3, 8},      {3, 15},
+                                   {2, 16},   {3, 17},   {64, 10},   {3, 4, 33}, {2, 3, 127}, {70, 256},
+                                   {2, 1021}, {3, 4099}, {150, 301}, {1, 70001}};
 static constexpr double kUnit = 0x1p-24;
 
 using RowFunction = std::function<void(const double* x, const double* y, int64_t n, double* want, double* bound)>;
 
-static void over_rows(const Tensor& a, const Tensor& b, const RowFunction& f, std::vector<double>& want, std::vector<double>& bound) {
+static void over_rows(const Tensor& a, const Tensor& b, const RowFunction& f, std::vector<double>& want,
+                      std::vector<double>& bound) {
   std::vector<double> x = a.values(), y = b.values();
   int64_t n = a.view.shape[a.view.rank - 1];
   want.resize(x.size());
   bound.resize(x.size());
-  for (int64_t i = 0; n > 0 && i < a.size(); i += n) f(x.data() + i, y.data() + i, n, want.data() + i, bound.data() + i);
+  for (int64_t i = 0; n > 0 && i < a.size(); i += n)
+    f(x.data() + i, y.data() + i, n, want.data() + i, bound.data() + i);
 }
 
 // exp is within 2 ulp, a sum within 40, x - max within half an ulp of |x| + |max|.
@@ -91,10 +94,10 @@ void check_rows() {
     for (int64_t n : {5, 40}) {
       Tensor a(d, {6, n}), out(d, {6, n});
       a.fill(3);
-      for (int64_t i = 0; i < n; i++) a.set(i, -INFINITY);                  // nothing but -inf: NaN
-      for (int64_t i = 0; i < n - 1; i++) a.set(n + i, -INFINITY);          // masked but for one: 1
+      for (int64_t i = 0; i < n; i++) a.set(i, -INFINITY);          // nothing but -inf: NaN
+      for (int64_t i = 0; i < n - 1; i++) a.set(n + i, -INFINITY);  // masked but for one: 1
       a.set(2 * n + 3, NAN);
-      a.set(3 * n + 4, INFINITY);                                           // inf - inf: NaN
+      a.set(3 * n + 4, INFINITY);  // inf - inf: NaN
       a.set(4 * n, -INFINITY);
       for (int64_t i = 0; i < n; i++) a.set(5 * n + i, 60000 - 64 * static_cast<double>(i));
       std::vector<double> want, bound;
@@ -122,7 +125,9 @@ void check_rows() {
   compare("softmax in place", same, want, bound);
 }
 
-struct Statistics { double mean, rstd, deviation; };
+struct Statistics {
+  double mean, rstd, deviation;
+};
 
 static Statistics statistics(const double* x, int64_t n, bool centered, double eps) {
   double count = static_cast<double>(n), mean = 0, squares = 0;
@@ -148,7 +153,8 @@ static void check_norm(bool centered, const Shape& shape, DType d, Layout layout
   OptView w = with_weight ? weight.optional() : none, b = with_weight && centered ? bias.optional() : none;
   const char* op = centered ? "layerNorm" : "rmsNorm";
   std::string what = describe(op, a, layout) + (with_weight ? " weighted" : "");
-  done(what, centered ? ops::layerNorm(s, out.view, mean.view, rstd.view, a.view, w, b, eps) : ops::rmsNorm(s, out.view, rstd.view, a.view, w, eps));
+  done(what, centered ? ops::layerNorm(s, out.view, mean.view, rstd.view, a.view, w, b, eps)
+                      : ops::rmsNorm(s, out.view, rstd.view, a.view, w, eps));
 
   std::vector<double> x = a.values(), grads = g.values(), want(x.size()), bound(x.size());
   std::vector<double> dw(static_cast<size_t>(n)), dw_bound(dw), db(dw), db_bound(dw), want_da(want), da_bound(want);
@@ -167,7 +173,8 @@ static void check_norm(bool centered, const Shape& shape, DType d, Layout layout
       double wi = with_weight ? weight.get(i) : 1, bi = with_weight && centered ? bias.get(i) : 0;
       double h = (x[row + at] - t.mean) * t.rstd, gw = grads[row + at] * wi;
       want[row + at] = h * wi + bi;
-      bound[row + at] = std::fabs(wi) * (h_error + 50 * kUnit * std::fabs(h)) + kUnit * (std::fabs(bi) + std::fabs(want[row + at]));
+      bound[row + at] =
+          std::fabs(wi) * (h_error + 50 * kUnit * std::fabs(h)) + kUnit * (std::fabs(bi) + std::fabs(want[row + at]));
       first += gw / static_cast<double>(n);
       second += gw * h / static_cast<double>(n);
       magnitude1 += std::fabs(gw) / static_cast<double>(n);
@@ -182,7 +189,8 @@ static void check_norm(bool centered, const Shape& shape, DType d, Layout layout
       size_t at = row + static_cast<size_t>(i);
       double gw = grads[at] * (with_weight ? weight.get(i) : 1), h = (x[at] - t.mean) * t.rstd;
       want_da[at] = t.rstd * (gw - (centered ? first : 0) - h * second);
-      da_bound[at] = t.rstd * (100 * kUnit * (std::fabs(gw) + magnitude1 + std::fabs(h) * magnitude2) + h_error * std::fabs(second) + std::fabs(h) * h_sum);
+      da_bound[at] = t.rstd * (100 * kUnit * (std::fabs(gw) + magnitude1 + std::fabs(h) * magnitude2) +
+                               h_error * std::fabs(second) + std::fabs(h) * h_sum);
     }
   }
   compare(what, out, want, bound);

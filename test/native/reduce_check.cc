@@ -6,7 +6,8 @@ namespace check {
 // The value of every output as a function of the list of elements that it folds, in logical order.
 using Reference = std::function<void(const std::vector<double>& x, double& want, double& bound)>;
 
-static void reference(const Tensor& a, const Tensor& out, const Reference& f, std::vector<double>& want, std::vector<double>& bound) {
+static void reference(const Tensor& a, const Tensor& out, const Reference& f, std::vector<double>& want,
+                      std::vector<double>& bound) {
   std::vector<std::vector<double>> lists(static_cast<size_t>(out.size()));
   for (int64_t number = 0; number < a.size(); number++) {
     int64_t rest = number, target = 0, unit = 1;
@@ -68,11 +69,16 @@ static Reference variance_reference(double correction) {
     double degrees = std::max(0.0, n - correction);
     want = squares / degrees;
     // a deviation is off by half an ulp of the mean; its square and the sum as above
-    bound = degrees > 0 ? (kSumError + 4 * 0x1p-24) * squares / degrees + 8 * 0x1p-24 * std::fabs(mean) * std::sqrt(squares / n) * n / degrees * 0.01 : 0;
+    bound = degrees > 0 ? (kSumError + 4 * 0x1p-24) * squares / degrees +
+                              8 * 0x1p-24 * std::fabs(mean) * std::sqrt(squares / n) * n / degrees * 0.01
+                        : 0;
   };
 }
 
-struct Case { Shape shape; std::vector<int> axes; };
+struct Case {
+  Shape shape;
+  std::vector<int> axes;
+};
 
 static std::vector<Case> cases() {
   std::vector<Case> all;
@@ -141,8 +147,10 @@ void check_reductions() {
         run("min", c, d, d, layout, extreme_reference<false>, [&](View o, View a) { return ops::min(s, o, a); });
         if (c.axes.size() == 1) {
           int axis = c.axes[0];
-          run("argmax", c, d, DType::int64_, layout, arg_reference<true>, [&](View o, View a) { return ops::argmax(s, o, a, axis); });
-          run("argmin", c, d, DType::int64_, layout, arg_reference<false>, [&](View o, View a) { return ops::argmin(s, o, a, axis); });
+          run("argmax", c, d, DType::int64_, layout, arg_reference<true>,
+              [&](View o, View a) { return ops::argmax(s, o, a, axis); });
+          run("argmin", c, d, DType::int64_, layout, arg_reference<false>,
+              [&](View o, View a) { return ops::argmin(s, o, a, axis); });
         }
         if (!is_floating(d)) continue;
         run("mean", c, d, d, layout, mean_reference, [&](View o, View a) { return ops::mean(s, o, a); });
@@ -150,13 +158,15 @@ void check_reductions() {
           auto call = [&](View o, View a) { return ops::variance(s, o, a, correction); };
           run("variance", c, d, d, layout, variance_reference(correction), call);
           if (d == DType::float32_)
-            run("variance of 1000 +- 1", c, d, d, layout, variance_reference(correction), call, [](Tensor& a) { a.fill(1, 1000); });
+            run("variance of 1000 +- 1", c, d, d, layout, variance_reference(correction), call,
+                [](Tensor& a) { a.fill(1, 1000); });
         }
       }
 
   // NaN, infinities and ties at the start, in the middle and at the end
   for (DType d : kFloats)
-    for (const Case& c : std::vector<Case>{{{77}, {0}}, {{77, 40}, {0}}, {{40, 77}, {1}}, {{3000}, {0}}, {{200000}, {0}}})
+    for (const Case& c :
+         std::vector<Case>{{{77}, {0}}, {{77, 40}, {0}}, {{40, 77}, {1}}, {{3000}, {0}}, {{200000}, {0}}})
       for (double at : {0.0, 0.5, 0.999})
         for (double special : std::initializer_list<double>{NAN, INFINITY, -INFINITY, 2.0}) {
           auto change = [&](Tensor& a) {
@@ -165,28 +175,47 @@ void check_reductions() {
           };
           int axis = c.axes[0];
           Layout l = Layout::contiguous;
-          run("max of special", c, d, d, l, extreme_reference<true>, [&](View o, View a) { return ops::max(s, o, a); }, change);
-          run("min of special", c, d, d, l, extreme_reference<false>, [&](View o, View a) { return ops::min(s, o, a); }, change);
-          run("argmax of special", c, d, DType::int64_, l, arg_reference<true>, [&](View o, View a) { return ops::argmax(s, o, a, axis); }, change);
-          run("argmin of special", c, d, DType::int64_, l, arg_reference<false>, [&](View o, View a) { return ops::argmin(s, o, a, axis); }, change);
+          run(
+              "max of special", c, d, d, l, extreme_reference<true>, [&](View o, View a) { return ops::max(s, o, a); },
+              change);
+          run(
+              "min of special", c, d, d, l, extreme_reference<false>, [&](View o, View a) { return ops::min(s, o, a); },
+              change);
+          run(
+              "argmax of special", c, d, DType::int64_, l, arg_reference<true>,
+              [&](View o, View a) { return ops::argmax(s, o, a, axis); }, change);
+          run(
+              "argmin of special", c, d, DType::int64_, l, arg_reference<false>,
+              [&](View o, View a) { return ops::argmin(s, o, a, axis); }, change);
           run("sum of special", c, d, d, l, sum_reference, [&](View o, View a) { return ops::sum(s, o, a); }, change);
         }
 
   // nothing to fold
   for (DType d : kFloats) {
     Case c{{0, 5}, {0}};
-    run("sum of nothing", c, d, d, Layout::contiguous, sum_reference, [&](View o, View a) { return ops::sum(s, o, a); });
-    run("mean of nothing", c, d, d, Layout::contiguous, mean_reference, [&](View o, View a) { return ops::mean(s, o, a); });
-    run("variance of nothing", c, d, d, Layout::contiguous, variance_reference(1), [&](View o, View a) { return ops::variance(s, o, a, 1); });
+    run("sum of nothing", c, d, d, Layout::contiguous, sum_reference,
+        [&](View o, View a) { return ops::sum(s, o, a); });
+    run("mean of nothing", c, d, d, Layout::contiguous, mean_reference,
+        [&](View o, View a) { return ops::mean(s, o, a); });
+    run("variance of nothing", c, d, d, Layout::contiguous, variance_reference(1),
+        [&](View o, View a) { return ops::variance(s, o, a, 1); });
     Case none{{5, 0}, {1}};
-    run("sum over an empty axis", none, d, d, Layout::contiguous, sum_reference, [&](View o, View a) { return ops::sum(s, o, a); });
+    run("sum over an empty axis", none, d, d, Layout::contiguous, sum_reference,
+        [&](View o, View a) { return ops::sum(s, o, a); });
     Case empty{{0, 5}, {1}};
-    run("sum to nothing", empty, d, d, Layout::contiguous, sum_reference, [&](View o, View a) { return ops::sum(s, o, a); });
+    run("sum to nothing", empty, d, d, Layout::contiguous, sum_reference,
+        [&](View o, View a) { return ops::sum(s, o, a); });
   }
 }
 
 void check_cumsum() {
-  for (const Case& c : std::vector<Case>{{{1}, {0}}, {{1000}, {0}}, {{17, 33}, {0}}, {{17, 33}, {1}}, {{3, 50, 7}, {1}}, {{300, 301}, {0}}, {{0, 3}, {0}}})
+  for (const Case& c : std::vector<Case>{{{1}, {0}},
+                                         {{1000}, {0}},
+                                         {{17, 33}, {0}},
+                                         {{17, 33}, {1}},
+                                         {{3, 50, 7}, {1}},
+                                         {{300, 301}, {0}},
+                                         {{0, 3}, {0}}})
     for (DType d : kAll)
       for (Layout layout : kInputs)
         for (Layout out_layout : {Layout::contiguous, Layout::permuted}) {
@@ -201,7 +230,9 @@ void check_cumsum() {
           for (int64_t i = 0; i < a.size(); i++) {
             bool starts = i / step % a.view.shape[c.axes[0]] == 0;
             want[static_cast<size_t>(i)] = a.get(i) + (starts ? 0 : want[static_cast<size_t>(i - step)]);
-            bound[static_cast<size_t>(i)] = 1e-12 * static_cast<double>(a.size()) + 0x1p-24 * std::fabs(want[static_cast<size_t>(i)]);  // float16 by way of float32
+            bound[static_cast<size_t>(i)] =
+                1e-12 * static_cast<double>(a.size()) +
+                0x1p-24 * std::fabs(want[static_cast<size_t>(i)]);  // float16 by way of float32
           }
           compare(what, out, want, bound);
         }

@@ -1,6 +1,6 @@
-// Checks the drivers and kernels of reductions, rows, norms, losses, indexing and optimizers against float64 loops, on every
-// row of kernels that this machine can run, with one thread and with several; results must be the same bits for any number
-// of threads. Prints failures; exits 1 when there are any. A name as argument runs that target only.
+// Checks the drivers and kernels of reductions, rows, norms, losses, indexing and optimizers against float64 loops, on
+// every row of kernels that this machine can run, with one thread and with several; results must be the same bits for
+// any number of threads. Prints failures; exits 1 when there are any. A name as argument runs that target only.
 #include "../../native/core/pool.h"
 #include "check.h"
 
