@@ -70,12 +70,14 @@ Status cumsum(Stream& stream, View out, View a, i64 axis) {
     if (count(a) == 0) return;
     int64_t column[2];
     int64_t columns = lines.pop(column);
-    constexpr int64_t kLines = 16;  // as many as a cell advances at once
-    int64_t blocks = ceil_div(columns, kLines), items = lines.count() * blocks;
+    // A cell advances several lines at once, which hides the additions' latency: a cache line's worth of neighbours, or
+    // four far ones (rows a power of two apart share the sets of the L1 cache).
+    const int64_t lines_at_once = column[1] == 1 ? 16 : 4;
+    int64_t blocks = ceil_div(columns, lines_at_once), items = lines.count() * blocks;
     run_tasks(ns, items, [&](int64_t item) {
       Walk<2> at(lines, item / blocks);
-      int64_t c = item % blocks * kLines;
-      int64_t some = columns - c < kLines ? columns - c : kLines;
+      int64_t c = item % blocks * lines_at_once;
+      int64_t some = columns - c < lines_at_once ? columns - c : lines_at_once;
       cell(a.shape[axis], some, element(out, at.at[0] + c * column[0]), out.stride[axis], column[0],
            element(a, at.at[1] + c * column[1]), a.stride[axis], column[1]);
     });

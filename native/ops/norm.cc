@@ -65,7 +65,7 @@ struct NormGrad {
     double* db = present(dbias) ? sums + n : nullptr;
     if (sums) memset(sums, 0, static_cast<size_t>(n) * 2 * sizeof(double));
     bool even = walk.all_direct() && walk.leading.rank <= 1;  // rows a fixed distance apart
-    int64_t block = !even ? 1 : ceil_div(kCachedElements, n);
+    int64_t block = even ? ceil_div(kCachedElements, n) : 16;
     for (int64_t start = begin; start < end; start += block) {
       int64_t stop = start + block < end ? start + block : end;
       bool fine = walk.run(start, stop, [&](int64_t row, char* const(&p)[3]) {

@@ -39,30 +39,71 @@ struct RowWalk {
   // Calls body(row, pointers) for rows [begin, end). False when there was no memory for scratch.
   template <class Body>
   bool run(int64_t begin, int64_t end, Body&& body) const {
-    size_t slot = (static_cast<size_t>(n) * 4 + 63) / 64 * 64;  // floats are the widest elements that rows have
-    char* spare = all_direct() ? nullptr : static_cast<char*>(scratch(Scratch::row, slot * N));
-    if (!spare && !all_direct()) return false;
+    if (!all_direct()) return run_copied(begin, end, body);
     Walk<N> at(leading, begin);
     for (int64_t row = begin; row < end; row++, at.next()) {
       char* p[N];
-      for (int v = 0; v < N; v++) {
-        p[v] = element(*views[v], at.at[v]);
-        if (direct(v)) continue;
-        char* copied = spare + slot * static_cast<size_t>(v);
-        if (v >= written) copy(*views[v], copied, 1, p[v], views[v]->stride[views[v]->rank - 1]);
-        p[v] = copied;
-      }
+      for (int v = 0; v < N; v++) p[v] = element(*views[v], at.at[v]);
       body(row, p);
-      for (int v = 0; v < written; v++)
-        if (!direct(v)) copy(*views[v], element(*views[v], at.at[v]), views[v]->stride[views[v]->rank - 1], p[v], 1);
     }
     return true;
   }
 
  private:
-  void copy(const View& view, void* to, int64_t to_stride, const void* from, int64_t from_stride) const {
+  // Up to 16 neighbouring rows at a time: where rows lie side by side in memory (a transposed view), a cache line holds
+  // 16 of them.
+  template <class Body>
+  bool run_copied(int64_t begin, int64_t end, Body&& body) const {
+    int64_t together = 65536 / n < 1 ? 1 : 65536 / n > 16 ? 16 : 65536 / n;
+    int64_t length = (n + 15) / 16 * 16;                        // elements from row to row in scratch
+    size_t block = static_cast<size_t>(length * together) * 4;  // floats are the widest elements that rows have
+    char* spare = static_cast<char*>(scratch(Scratch::row, block * N));
+    if (!spare) return false;
+    Walk<N> at(leading, begin);
+    for (int64_t row = begin; row < end;) {
+      int last = leading.rank - 1;
+      int64_t rows_here = last < 0 ? 1 : leading.shape[last] - at.coordinate[last];
+      if (rows_here > together) rows_here = together;
+      if (rows_here > end - row) rows_here = end - row;
+      char* lines[N];
+      int64_t step[N];
+      for (int v = 0; v < N; v++) {
+        lines[v] = direct(v) ? element(*views[v], at.at[v]) : spare + block * static_cast<size_t>(v);
+        step[v] = (direct(v) ? last < 0 ? 0 : leading.stride[v][last] : length) * element_bytes(views[v]->dtype);
+        if (!direct(v) && v >= written) copy(v, at.at[v], lines[v], length, rows_here, true);
+      }
+      for (int64_t i = 0; i < rows_here; i++) {
+        char* p[N];
+        for (int v = 0; v < N; v++) p[v] = lines[v] + i * step[v];
+        body(row + i, p);
+      }
+      for (int v = 0; v < written; v++)
+        if (!direct(v)) copy(v, at.at[v], lines[v], length, rows_here, false);
+      for (int64_t i = 0; i < rows_here; i++) at.next();
+      row += rows_here;
+    }
+    return true;
+  }
+
+  // Between `rows_here` rows of view v and scratch, in runs along whichever direction is denser in the view.
+  void copy(int v, int64_t offset, char* spare, int64_t length, int64_t rows_here, bool to_spare) const {
+    const View& view = *views[v];
     int d = static_cast<int>(view.dtype);
-    kernels().copy[d][d](n, to, to_stride, from, from_stride);
+    CopyCell cell = kernels().copy[d][d];
+    int64_t bytes = element_bytes(view.dtype), along = view.stride[view.rank - 1];
+    int64_t across = leading.rank ? leading.stride[v][leading.rank - 1] : 0;
+    bool by_rows = (across < 0 ? -across : across) >= (along < 0 ? -along : along);
+    int64_t runs = by_rows ? rows_here : n, run = by_rows ? n : rows_here;
+    int64_t step = by_rows ? across : along, stride = by_rows ? along : across;
+    int64_t spare_step = by_rows ? length : 1, spare_stride = by_rows ? 1 : length;
+    for (int64_t i = 0; i < runs; i++) {
+      char* in_view = element(view, offset + i * step);
+      char* in_spare = spare + i * spare_step * bytes;
+      if (to_spare)
+        cell(run, in_spare, spare_stride, in_view, stride);
+      else
+        cell(run, in_view, stride, in_spare, spare_stride);
+    }
   }
 };
 

@@ -6,6 +6,7 @@ namespace check {
 static const Shape kRowShapes[] = {{1},       {3},       {2, 4},     {5, 7},     {3, 8},      {3, 15},
                                    {2, 16},   {3, 17},   {64, 10},   {3, 4, 33}, {2, 3, 127}, {70, 256},
                                    {2, 1021}, {3, 4099}, {150, 301}, {1, 70001}};
+static bool is_long(const Shape& shape) { return shape.back() > 300; }
 static constexpr double kUnit = 0x1p-24;
 
 using RowFunction = std::function<void(const double* x, const double* y, int64_t n, double* want, double* bound)>;
@@ -68,6 +69,7 @@ void check_rows() {
     for (DType d : kFloats)
       for (Layout layout : kInputs)
         for (Layout out_layout : {Layout::contiguous, Layout::permuted}) {
+          if (is_long(shape) && layout > Layout::permuted) continue;
           Tensor a(d, shape, layout), y(d, shape, layout), g(d, shape), out(d, shape, out_layout);
           a.fill(8);
           g.fill();
@@ -212,6 +214,7 @@ void check_norms() {
       for (Layout layout : kInputs)
         for (bool with_weight : {false, true})
           for (double center : {0.0, 20.0}) {
+            if (is_long(shape) && layout > Layout::permuted) continue;
             check_norm(true, shape, d, layout, with_weight, center);
             check_norm(false, shape, d, layout, with_weight, center);
           }

@@ -140,7 +140,8 @@ void check_reductions() {
   for (const Case& c : cases())
     for (DType d : kAll)
       for (Layout layout : kInputs) {
-        if (is_large(c) && (layout == Layout::spaced || layout == Layout::reversed)) continue;
+        bool every = d == DType::float32_ || d == DType::bfloat16_ || d == DType::int8_;
+        if (is_large(c) && (!every || layout == Layout::spaced || layout == Layout::reversed)) continue;
         DType total = is_floating(d) ? d : DType::int64_;
         run("sum", c, d, total, layout, sum_reference, [&](View o, View a) { return ops::sum(s, o, a); });
         run("max", c, d, d, layout, extreme_reference<true>, [&](View o, View a) { return ops::max(s, o, a); });

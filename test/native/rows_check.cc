@@ -16,6 +16,7 @@ void check_optim();
 
 int main(int argc, char** argv) {
   using namespace check;
+  setvbuf(stdout, nullptr, _IOLBF, 1 << 12);
   for (int i = 0; i < target_count(); i++) {
     TargetInfo info = target_info(i);
     if (!info.compiled || !info.supported || (argc > 1 && strcmp(argv[1], info.name) != 0)) continue;
@@ -23,7 +24,7 @@ int main(int argc, char** argv) {
     if (!choose_target(info.name, why, sizeof why)) return 1;
     int before = g_failures;
     long compared = g_compared;
-    for (int threads : {1, 3}) {
+    for (int threads : {3, 1}) {
       pool_set_threads(threads);
       check_reductions();
       check_cumsum();
