@@ -2,11 +2,11 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { BenchOptions, LoopRow } from '#lib/cli/report'
+import { addon } from '#lib/native/load'
 import { sync } from '#lib/native/stream'
 import { ones } from '#lib/ops/create'
 import { matmul, pack } from '#lib/ops/matmul'
 import { threadCounts, withThreads } from './row'
-import { addon } from '#lib/native/load'
 
 const SIZE = 2048
 const CALLS = 30

@@ -24,7 +24,11 @@ function values(size: number): Float32Array {
 /** Up to this many rows a product is bound by reading its weights. */
 const FEW_ROWS = 8
 
-const ceilingOf = (shape: Shape, dtype: DType, packed: { buffer: ArrayBuffer; offset: number; size: number }): Ceiling => {
+const ceilingOf = (
+  shape: Shape,
+  dtype: DType,
+  packed: { buffer: ArrayBuffer; offset: number; size: number },
+): Ceiling => {
   if (shape.m <= FEW_ROWS) return { kind: 'read', buffer: packed.buffer, byteOffset: packed.offset, bytes: packed.size }
   return { kind: dtype === 'bfloat16' && addon.probe('bf16dot', 1) > 0 ? 'bf16dot' : 'fma' }
 }
@@ -108,7 +112,12 @@ export function matmulCases(options: BenchOptions): { name: string; run(): Promi
           why: 'asked for',
         }))
       : shapes.filter((s) => options.suites.includes(s.suite))
-  const runnable = new Set(addon.machine().targets.filter((t) => t.compiled && t.supported).map((t) => t.name))
+  const runnable = new Set(
+    addon
+      .machine()
+      .targets.filter((t) => t.compiled && t.supported)
+      .map((t) => t.name),
+  )
   const cases = []
   for (const shape of wanted) {
     if (shape.target && !runnable.has(shape.target)) continue

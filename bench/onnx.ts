@@ -13,7 +13,8 @@ const VARINT = 0
 const LENGTH = 2
 const tag = (field: number, wire: number) => varint(field * 8 + wire)
 const number = (field: number, value: number): Field => Buffer.concat([tag(field, VARINT), varint(value)])
-const bytes = (field: number, value: Uint8Array): Field => Buffer.concat([tag(field, LENGTH), varint(value.length), value])
+const bytes = (field: number, value: Uint8Array): Field =>
+  Buffer.concat([tag(field, LENGTH), varint(value.length), value])
 const text = (field: number, value: string): Field => bytes(field, Buffer.from(value))
 const message = (field: number, ...parts: Field[]): Field => bytes(field, Buffer.concat(parts))
 

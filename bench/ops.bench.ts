@@ -35,7 +35,9 @@ async function chain(options: BenchOptions, dispose: boolean): Promise<BenchRow>
     {
       suite: 'ops',
       name: `add of 64 elements, in a chain${dispose ? ', disposed' : ''}`,
-      why: dispose ? 'the same with dispose(): bytes are recycled at once' : 'the cost of a call, from JavaScript to the kernel and back',
+      why: dispose
+        ? 'the same with dispose(): bytes are recycled at once'
+        : 'the cost of a call, from JavaScript to the kernel and back',
       dtype: 'float32',
       shape: [64],
       threads: 1,
@@ -82,7 +84,12 @@ async function product(options: BenchOptions): Promise<BenchRow> {
   return row
 }
 
-async function peerOf(options: BenchOptions, model: Uint8Array, side: number[], out: number[]): Promise<PeerRun | null> {
+async function peerOf(
+  options: BenchOptions,
+  model: Uint8Array,
+  side: number[],
+  out: number[],
+): Promise<PeerRun | null> {
   return options.peer ? await peerRun(model, { X: input(side), W: input(side) }, input(out), 1) : null
 }
 

@@ -49,7 +49,12 @@ export interface PeerRun {
 }
 
 /** A session with one output Y on so many threads, with its default spinning. */
-export async function peerRun(model: Uint8Array, inputs: Record<string, Operand>, out: Operand, threads: number): Promise<PeerRun> {
+export async function peerRun(
+  model: Uint8Array,
+  inputs: Record<string, Operand>,
+  out: Operand,
+  threads: number,
+): Promise<PeerRun> {
   const { Tensor, InferenceSession } = ort()
   const session = await InferenceSession.create(model, {
     executionProviders: ['cpu'],
@@ -58,7 +63,9 @@ export async function peerRun(model: Uint8Array, inputs: Record<string, Operand>
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
   })
-  const feeds = Object.fromEntries(Object.entries(inputs).map(([name, x]) => [name, new Tensor(x.type, x.data, x.shape)]))
+  const feeds = Object.fromEntries(
+    Object.entries(inputs).map(([name, x]) => [name, new Tensor(x.type, x.data, x.shape)]),
+  )
   const fetches = { Y: new Tensor(out.type, out.data, out.shape) }
   const contender = (target?: typeof fetches): Contender => ({
     async run(times) {

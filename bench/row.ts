@@ -54,7 +54,8 @@ const ROUNDS = 20_000 // about 35 us a probe
 
 function ceilingContender(ceiling: Ceiling): { contender: Contender; amount: number } {
   const { kind, buffer, byteOffset, bytes = 0 } = ceiling
-  const once = (): number => (kind === 'read' ? addon.probe('read', bytes, buffer, byteOffset) : addon.probe(kind, ROUNDS))
+  const once = (): number =>
+    kind === 'read' ? addon.probe('read', bytes, buffer, byteOffset) : addon.probe(kind, ROUNDS)
   return {
     amount: once(),
     contender: {

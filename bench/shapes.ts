@@ -17,7 +17,15 @@ const floats: DType[] = ['float32', 'bfloat16', 'float16']
 export const shapes: Shape[] = [
   { suite: 'matmul', m: 1024, n: 1024, k: 1024, dtypes: floats, why: 'fits the caches in blocks: the kernel itself' },
   { suite: 'matmul', m: 2048, n: 2048, k: 2048, dtypes: floats, why: 'streams from memory: blocking and prefetch' },
-  { suite: 'matmul', m: 1024, n: 1024, k: 1024, dtypes: ['float32'], target: 'avx2', why: 'the row for CPUs without AVX-512' },
+  {
+    suite: 'matmul',
+    m: 1024,
+    n: 1024,
+    k: 1024,
+    dtypes: ['float32'],
+    target: 'avx2',
+    why: 'the row for CPUs without AVX-512',
+  },
   { suite: 'rows', m: 1, n: 4096, k: 4096, dtypes: floats, why: 'one token: every weight is read once' },
   { suite: 'rows', m: 8, n: 4096, k: 4096, dtypes: floats, why: 'eight rows for the price of one' },
   { suite: 'edge', m: 64, n: 784, k: 300, dtypes: ['float32'], why: 'LeNet-300-100: the gradient of its input' },

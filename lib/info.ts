@@ -64,7 +64,11 @@ export function info(): Info {
     threads: machine.threads,
     threadsFrom: env.threads ? 'KERF_THREADS' : 'the CPUs of this process',
     target,
-    targetFrom: env.target ? 'KERF_TARGET' : target === strongest ? 'the strongest row that this CPU runs' : 'chosen by the program',
+    targetFrom: env.target
+      ? 'KERF_TARGET'
+      : target === strongest
+        ? 'the strongest row that this CPU runs'
+        : 'chosen by the program',
     targets: machine.targets,
     matmul,
     builder: machine.builder,

@@ -38,6 +38,7 @@ export function parseThreads(text: string): number[] {
 
 export function parseMilliseconds(text: string): number {
   const ms = Number(text)
-  if (!(ms >= 10 && ms <= 600_000)) throw new InvalidArgumentError(`expected milliseconds from 10 to 600000, got '${text}'.`)
+  if (!(ms >= 10 && ms <= 600_000))
+    throw new InvalidArgumentError(`expected milliseconds from 10 to 600000, got '${text}'.`)
   return ms
 }

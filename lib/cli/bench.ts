@@ -22,7 +22,10 @@ export async function bench(suites: string[], flags: BenchFlags): Promise<void> 
   if (unknown !== undefined) usage(`no suite '${unknown}'; there is: ${Object.keys(module.suites).join(', ')}`)
   if (flags.vs !== undefined && !PEERS.includes(flags.vs)) usage(`--vs knows ${PEERS.join(', ')}, not '${flags.vs}'`)
 
-  const bar = process.stderr.isTTY && flags.json !== true ? new SingleBar({ format: '{bar} {value}/{total} {name}', clearOnComplete: true }) : null
+  const bar =
+    process.stderr.isTTY && flags.json !== true
+      ? new SingleBar({ format: '{bar} {value}/{total} {name}', clearOnComplete: true })
+      : null
   let started = false
   const options = {
     suites: suites.length > 0 ? suites : Object.keys(module.suites),
@@ -39,17 +42,20 @@ export async function bench(suites: string[], flags: BenchFlags): Promise<void> 
       started = true
     })
     bar?.stop()
-    process.stdout.write(flags.json === true ? `${JSON.stringify(report, null, 2)}\n` : show(report))
+    process.stdout.write(flags.json === true ? `${JSON.stringify(report, rounded, 2)}\n` : show(report))
   } finally {
     bar?.stop()
   }
 }
 
+/** Ends in one line and exit code 2 (main.ts). */
 function usage(message: string): never {
-  process.exitCode = 2
-  const error = new ArgumentError(message)
-  throw Object.assign(error, { usage: true })
+  throw Object.assign(new ArgumentError(message), { usage: true })
 }
+
+/** Five digits are more than any timing means. */
+const rounded = (_key: string, value: unknown) =>
+  typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value
 
 const percent = (x: number) => `${x.toFixed(0)} %`
 
@@ -69,7 +75,9 @@ function cells(row: BenchRow): string[] {
     String(row.threads),
     `${time(row.best)} / ${time(row.median)}`,
     row.rate ? `${row.rate.best.toPrecision(3)} / ${row.rate.median.toPrecision(3)} ${row.rate.unit}` : '',
-    row.peak ? `${percent(row.peak.percentBest)} / ${percent(row.peak.percentMedian)} of ${row.peak.best.toPrecision(3)}` : '',
+    row.peak
+      ? `${percent(row.peak.percentBest)} / ${percent(row.peak.percentMedian)} of ${row.peak.best.toPrecision(3)}`
+      : '',
     row.kernel ?? row.target,
     [...peers, ...row.notes].join('\n'),
   ]
@@ -81,14 +89,24 @@ export function show(report: BenchReport): string {
   if (report.rows.length > 0) {
     const peers = Object.entries(report.peers).map(([name, version]) => `${name} ${version}`)
     const table = new Table({
-      head: ['', 'threads', 'time', 'rate', 'of peak', 'kernel', peers.length > 0 ? `${peers.join(', ')}: time, ratio` : 'notes'],
+      head: [
+        '',
+        'threads',
+        'time',
+        'rate',
+        'of peak',
+        'kernel',
+        peers.length > 0 ? `${peers.join(', ')}: time, ratio` : 'notes',
+      ],
       style: { head: [], border: [] },
     })
     for (const row of report.rows) table.push(cells(row))
     lines.push(table.toString())
   }
   for (const row of report.loop) {
-    lines.push(`${row.name}, ${row.threads} threads: event loop late by p50 ${row.p50.toFixed(1)} ms, p99 ${row.p99.toFixed(1)} ms, max ${row.max.toFixed(1)} ms`)
+    lines.push(
+      `${row.name}, ${row.threads} threads: event loop late by p50 ${row.p50.toFixed(1)} ms, p99 ${row.p99.toFixed(1)} ms, max ${row.max.toFixed(1)} ms`,
+    )
   }
   return `${lines.join('\n')}\n`
 }

@@ -25,11 +25,14 @@ export function advice(i: Info): string[] {
   const lines: string[] = []
   const lost = i.targets.filter((row) => row.supported && !row.compiled)
   if (lost.length > 0) {
-    lines.push(`this CPU could run ${lost.map((row) => row.name).join(', ')}: rebuild with a newer compiler (npm rebuild kerf)`)
+    lines.push(
+      `this CPU could run ${lost.map((row) => row.name).join(', ')}: rebuild with a newer compiler (npm rebuild kerf)`,
+    )
   }
   const best = i.targets.filter((row) => row.compiled && row.supported).at(-1)
   if (best && best.name !== i.target) lines.push(`KERF_TARGET holds back ${best.name}: unset it`)
-  if (i.threads > i.cores) lines.push(`${i.threads} threads on ${i.cores} cores wait for each other: lower KERF_THREADS`)
+  if (i.threads > i.cores)
+    lines.push(`${i.threads} threads on ${i.cores} cores wait for each other: lower KERF_THREADS`)
   return lines
 }
 

@@ -60,7 +60,10 @@ function find(): Addon {
     } as never) as Addon
   } catch (cause) {
     const tries = (cause as { tries?: string[] }).tries
-    if (!tries) throw new NativeError(`kerf: the native addon was found but does not load: ${(cause as Error).message}`, { cause })
+    if (!tries)
+      throw new NativeError(`kerf: the native addon was found but does not load: ${(cause as Error).message}`, {
+        cause,
+      })
     throw new NativeError(
       `kerf: the native addon is not built for ${platform} (node ${process.version}). Looked in:\n` +
         `${tries.map((t) => `  ${t}`).join('\n')}\n` +
