@@ -12,9 +12,9 @@ export type { Shape } from './core/shape'
 // areas
 // nn, optim and the rest by area
 export * as data from './data'
-export * as io from './io'
 // this machine
 export { type DeviceInfo, device, type Info, info } from './info'
+export * as io from './io'
 // nn, optim and the rest by area
 export * as nn from './nn'
 // ops
@@ -66,6 +66,8 @@ export { logSoftmax, softmax } from './ops/softmax'
 export { all, any, argmax, argmin, cumsum, std, type VarianceOptions, variance } from './ops/statistics'
 export * from './ops/unary'
 export * as optim from './optim'
+// whole models
+export { type LayerSummary, type ModelSummary, summary } from './summary'
 // tensor
 export { enableGrad, noGrad, scope } from './tensor/context'
 export type { Device } from './tensor/device'

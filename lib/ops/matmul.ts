@@ -140,12 +140,13 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
   const out = empty(result, [...lead, m, n as number])
   const x = converted(a, common)
   const activation = apart ? 0 : code
+  const bias32 = bias && converted(bias, 'float32')
   if (b instanceof PackedMatrix) {
     if (b.dtype !== common) throw new DTypeError(`${op}: a is ${a.dtype} but the packed matrix is ${b.dtype}`)
-    native.matmulPacked(out, expandView(x, [...lead, m, k as number]), b.bytes(transposed), bias, activation)
+    native.matmulPacked(out, expandView(x, [...lead, m, k as number]), b.bytes(transposed), bias32, activation)
   } else {
     const y = converted(b, common)
-    native.matmul(out, expandView(x, [...lead, m, k as number]), expandView(y, [...lead, k as number, n as number]), bias, activation)
+    native.matmul(out, expandView(x, [...lead, m, k as number]), expandView(y, [...lead, k as number, n as number]), bias32, activation)
   }
   const fusedName = apart ? undefined : options.activation
   const recordedOut = recorded
@@ -168,10 +169,14 @@ function matmulGradA(grad: Tensor, b: Tensor | PackedMatrix, transposed: boolean
 
 function matmulGradB(a: Tensor, grad: Tensor, b: Tensor): Tensor {
   const x = converted(a, grad.dtype)
-  if (b.rank === 2 && a.rank > 2) {
+  if (b.rank === 2) {
     // One long product instead of a batch that is summed afterwards.
     const rows = sizeOf(grad.shape.slice(0, -1))
-    return matmul(transpose(reshape(x, [rows, x.shape[x.rank - 1] as number])), reshape(grad, [rows, grad.shape[grad.rank - 1] as number])) as Tensor
+    const left = reshape(x, [rows, x.shape[x.rank - 1] as number])
+    const right = reshape(grad, [rows, grad.shape[grad.rank - 1] as number])
+    // Laid out as b is: the gradient of linear's weights, whose transpose b is, arrives contiguous.
+    const columns = b.strides[0] === 1 && b.strides[1] !== 1
+    return columns ? transpose(matmul(transpose(right), left) as Tensor) : (matmul(transpose(left), right) as Tensor)
   }
   return sumTo(matmul(transpose(x), grad) as Tensor, b.shape)
 }

@@ -1,5 +1,5 @@
 // Layers against float64 loops over the same (float32) values; modules as containers of names.
-import { manualSeed, mseLoss, nn, optim, randn, scope, type Tensor, tensor } from 'kerf'
+import { manualSeed, mseLoss, nn, optim, randn, scope, summary, type Tensor, tensor } from 'kerf'
 import t from 'tap'
 
 type Matrix = number[][]
@@ -393,5 +393,23 @@ t.test('a model learns, inside scope() too', (t) => {
   const first = step()
   for (let i = 0; i < 300; i++) step()
   t.ok(step() < first / 5)
+  t.end()
+})
+
+t.test('summary', (t) => {
+  const model = new nn.Sequential(new nn.Linear(4, 3), new nn.ReLU(), new nn.Linear(3, 2)).to('float16')
+  nn.init.zeros((model.at(2) as nn.Linear).weight)
+  const found = summary(model, { print: false })
+  t.same(
+    found.layers.map((l) => [l.path, l.type, l.parameters, l.bytes]),
+    [
+      ['0', 'Linear', 15, 30],
+      ['1', 'ReLU', 0, 0],
+      ['2', 'Linear', 8, 16],
+    ],
+  )
+  t.same([found.parameters, found.trainable, found.bytes, found.sparsity], [23, 23, 46, 6 / 23])
+  t.match(String(found), /2: Linear +inFeatures=3, outFeatures=2, bias=true +float16 +8 +75\.0 % +16/)
+  t.throws(() => summary({} as never), { code: 'ERR_ARGUMENT' })
   t.end()
 })

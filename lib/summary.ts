@@ -1,0 +1,106 @@
+/** A model at a glance. */
+import { isFloat } from './core/dtype'
+import { ArgumentError, show } from './core/errors'
+import { type AnyModule, Module } from './nn/module'
+import { eq } from './ops/arithmetic'
+import { sum } from './ops/reduce'
+import { noGrad, scope } from './tensor/context'
+import type { Tensor } from './tensor/tensor'
+
+export interface LayerSummary {
+  /** Where it is in the model: '' for the model itself. */
+  path: string
+  type: string
+  /** Its options, as in toString(). */
+  options: string
+  /** Of its own parameters and buffers, in order, each once. */
+  dtypes: string[]
+  parameters: number
+  /** Of parameters and buffers. */
+  bytes: number
+  /** Part of its parameters that is 0. */
+  sparsity: number
+}
+
+export interface ModelSummary {
+  /** Modules with parameters or buffers of their own, or with nothing below them. */
+  layers: LayerSummary[]
+  /** Over all layers; tied parameters count once. */
+  parameters: number
+  trainable: number
+  bytes: number
+  sparsity: number
+  /** The table that summary() prints. */
+  toString(): string
+}
+
+/**
+ * Layers, dtypes, parameters, sparsity and bytes of a model; printed as a table unless `print` is false. Reads the
+ * parameters to count zeros, so it waits for what is under way.
+ */
+export function summary(model: AnyModule, options: { print?: boolean } = {}): ModelSummary {
+  if (!(model instanceof Module)) throw new ArgumentError(`summary: expected a Module, got ${show(model)}`)
+  const seen = new Set<Tensor>()
+  const total = { parameters: 0, trainable: 0, bytes: 0, zeros: 0 }
+  const layers: LayerSummary[] = []
+  for (const [path, module] of model.namedModules()) {
+    const own = (name: string) => !name.includes('.')
+    const parameters = module.namedParameters().flatMap(([name, p]) => (own(name) && !seen.has(p) ? [p] : []))
+    const buffers = module.namedBuffers().flatMap(([name, b]) => (own(name) && !seen.has(b) ? [b] : []))
+    for (const tensor of [...parameters, ...buffers]) seen.add(tensor)
+    if (parameters.length + buffers.length === 0 && module.namedChildren().length > 0) continue
+    const count = add(parameters, (p) => p.size)
+    const zeros = add(parameters, zerosOf)
+    const bytes = add([...parameters, ...buffers], (t) => t.bytes)
+    layers.push({
+      path,
+      type: module.constructor.name,
+      options: module.describe(),
+      dtypes: [...new Set([...parameters, ...buffers].map((t) => t.dtype))],
+      parameters: count,
+      bytes,
+      sparsity: count === 0 ? 0 : zeros / count,
+    })
+    total.parameters += count
+    total.trainable += add(parameters, (p) => (p.requiresGrad ? p.size : 0))
+    total.bytes += bytes
+    total.zeros += zeros
+  }
+  const result: ModelSummary = {
+    layers,
+    parameters: total.parameters,
+    trainable: total.trainable,
+    bytes: total.bytes,
+    sparsity: total.parameters === 0 ? 0 : total.zeros / total.parameters,
+    toString: () => table(result),
+  }
+  if (options.print ?? true) console.log(table(result))
+  return result
+}
+
+function add(tensors: readonly Tensor[], value: (tensor: Tensor) => number): number {
+  return tensors.reduce((total, tensor) => total + value(tensor), 0)
+}
+
+function zerosOf(tensor: Tensor): number {
+  return isFloat(tensor.dtype) ? Number(noGrad(() => scope(() => sum(eq(tensor, 0)).item()))) : 0
+}
+
+function table({ layers, parameters, trainable, bytes, sparsity }: ModelSummary): string {
+  const percent = (part: number) => `${(100 * part).toFixed(1)} %`
+  const row = (l: LayerSummary) => [
+    l.path === '' ? l.type : `${l.path}: ${l.type}`,
+    l.options,
+    l.dtypes.join(' '),
+    l.parameters.toLocaleString('en'),
+    percent(l.sparsity),
+    l.bytes.toLocaleString('en'),
+  ]
+  const rows = [['layer', 'options', 'dtype', 'parameters', 'zero', 'bytes'], ...layers.map(row)]
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((r) => (r[column] as string).length))) ?? []
+  const pad = (cell: string, column: number) =>
+    column < 3 ? cell.padEnd(widths[column] as number) : cell.padStart(widths[column] as number)
+  const lines = rows.map((r) => r.map(pad).join('  ').trimEnd())
+  const sums = `${parameters.toLocaleString('en')} parameters (${trainable.toLocaleString('en')} trainable)`
+  return [...lines, `${sums}, ${percent(sparsity)} zero, ${bytes.toLocaleString('en')} bytes`].join('\n')
+}
