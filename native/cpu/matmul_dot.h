@@ -1,6 +1,6 @@
 // A few rows times a B whose columns are contiguous (x times the transpose of a weight matrix, not packed): B is read
-// once and in place, which packing would do at three times the traffic. Each output is a dot product: W partial sums over
-// k = lane (mod W), added up in the fixed order of reduce_add; products of 16-bit inputs are exact in float32.
+// once and in place, which packing would do at three times the traffic. Each output is a dot product: W partial sums
+// over k = lane (mod W), added up in the fixed order of reduce_add; products of 16-bit inputs are exact in float32.
 // Tile: 4 rows x 4 columns, 16 accumulators (4 x 1 at the right edge).
 #pragma once
 #include "matmul_pack.h"

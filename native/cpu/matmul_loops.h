@@ -93,14 +93,14 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
       for (int64_t panel = row_panel0; panel < row_panel1; panel++) {
         const int64_t row = x.row_of(panel);
         pack_a_panel<T>(own_a + (row - row0) * units * T::kSub,
-                        static_cast<const typename T::In*>(p.a) + row * p.a_row + p0 * p.a_col, x.row_of(panel + 1) - row, k,
-                        p.a_row, p.a_col);
+                        static_cast<const typename T::In*>(p.a) + row * p.a_row + p0 * p.a_col,
+                        x.row_of(panel + 1) - row, k, p.a_row, p.a_col);
       }
     }
     int64_t step;
     for (int64_t col_panel = col_panel0; col_panel < col_panel1; col_panel += step) {
       step = 1;
-      while (step * 2 <= panels_at_once && (col_panel + step * 2) * kPanel <= min_of(p.n, col_panel1 * kPanel)) step *= 2;
+      while (step * 2 <= panels_at_once && (col_panel + step * 2) * kPanel <= col0 + cols) step *= 2;
       const int64_t col = col_panel * kPanel, width = min_of(step * kPanel, p.n - col);
       const int vectors = static_cast<int>(width <= W ? 1 : step * kPanelVectors);
       const bool tail = x.tail && width < kPanel;
@@ -123,6 +123,7 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
       for (int64_t panel = row_panel0; panel < row_panel1; panel++) {
         const int64_t row = x.row_of(panel), height = x.row_of(panel + 1) - row;
         bool direct = false;
+        args.a_row = 1;
         if (own_a) {
           args.a = own_a + (row - row0) * units * T::kSub;
           args.a_word = height;
@@ -170,7 +171,8 @@ static void cut_into_tasks(Product<T>& x) {
     else
       x.row_blocks = min_of(x.row_blocks * 2, x.row_panels);
   }
-  if (x.col_blocks == 1 && x.row_blocks > 1) x.row_blocks = min_of(ceil_div(x.row_blocks, threads) * threads, x.row_panels);
+  if (x.col_blocks == 1 && x.row_blocks > 1)
+    x.row_blocks = min_of(ceil_div(x.row_blocks, threads) * threads, x.row_panels);
 }
 
 // Decides how B is reached; packs it when it is neither packed nor readable in place.
@@ -237,7 +239,8 @@ static bool prepare_a(Product<T>& x) {
     }
   }
   if (x.col_blocks == 1) return true;
-  float* out = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(p.m * x.units * T::kSub) * sizeof(float)));
+  const size_t words = static_cast<size_t>(p.m * x.units * T::kSub);
+  float* out = static_cast<float*>(scratch(Scratch::pack_a, words * sizeof(float)));
   if (!out) return false;
   parallel_if(p.m * p.k > 256 * 1024, x.row_panels, [&](int64_t panel) {
     const int64_t row = x.row_of(panel);

@@ -118,8 +118,8 @@ static int64_t packed_bytes(int64_t k, int64_t n) {
 }
 
 template <class T>
-static void pack_b_panels(void* packed, const void* b, int64_t k, int64_t n, int64_t b_row, int64_t b_col, int64_t begin,
-                          int64_t end) {
+static void pack_b_panels(void* packed, const void* b, int64_t k, int64_t n, int64_t b_row, int64_t b_col,
+                          int64_t begin, int64_t end) {
   auto* out = static_cast<typename T::Unit*>(packed);
   auto* in = static_cast<const typename T::In*>(b);
   for (int64_t panel = begin; panel < end; panel++) {

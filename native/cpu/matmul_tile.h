@@ -1,16 +1,17 @@
 // The register tile of matmul and its epilogue, written once on the SIMD vocabulary.
 //
-// A tile is MR rows x NV vectors of C held in registers. Per unit of k it loads NV vectors of B and broadcasts MR words of
-// A; every word meets every vector, so with 14 x 2 on AVX-512 a unit costs 16 loads for 28 FMAs: the FMA pipes, not the
-// load ports, are the limit. Each output is one chain of FMAs in the order of k whatever the blocking, because a tile that
-// continues a product starts from C: results depend neither on block sizes nor on the number of threads.
+// A tile is MR rows x NV vectors of C held in registers. Per unit of k it loads NV vectors of B and broadcasts MR
+// words of A; every word meets every vector, so with 14 x 2 on AVX-512 a unit costs 16 loads for 28 FMAs: the FMA
+// pipes, not the load ports, are the limit. Each output is one chain of FMAs in the order of k whatever the blocking,
+// because a tile that continues a product starts from C: results depend neither on block sizes nor on the number of
+// threads.
 //
 // A dtype is described by a struct T:
 //   In          element of a, b                       Unit      what one column of packed B stores per unit of k
 //   kElements   elements of k in a unit               kSub      FMA steps in a unit, one word of packed A each
 //   kRows       MR of the full tile                   step<s>   the s-th B vector of a loaded unit
-// f32 and f16 have one element a unit. bf16 stores pairs (k, k + 1): the dot-product instruction takes a pair as one step,
-// and without it a shift and a mask turn the pair into two exact float32 steps.
+// f32 and f16 have one element a unit. bf16 stores pairs (k, k + 1): the dot-product instruction takes a pair as one
+// step, and without it a shift and a mask turn the pair into two exact float32 steps.
 #pragma once
 #include "../core/kernels.h"
 #include "../core/target.h"

@@ -49,7 +49,7 @@ double expected_ns(const Batched& x) {
   return static_cast<double>(x.batches()) * (100 + 2 * m * n * k / 180 + bytes / 40);
 }
 
-// Batch axes whose B is shared are more rows of A, if rows continue evenly across them: one large product instead of many.
+// Batch axes whose B is shared are more rows of A, if rows continue evenly across them: one large product, not many.
 void fold_rows(Batched& x) {
   MatmulProblem& p = x.product;
   while (x.axes > 0) {
@@ -70,7 +70,7 @@ void fold_rows(Batched& x) {
 void run_batches(const MatmulCell& cell, const Batched& x) {
   const int64_t batches = x.batches();
   const MatmulProblem& p = x.product;
-  debug_kernel(cell.name, 2.0 * static_cast<double>(batches) * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k));
+  debug_kernel(cell.name, 2.0 * static_cast<double>(batches * p.m * p.n) * static_cast<double>(p.k));
   int32_t failed = 0;
   auto one = [&](int64_t i) {
     if (!cell.run(x.at(i))) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
@@ -89,8 +89,8 @@ void run_batches(const MatmulCell& cell, const Batched& x) {
   if (failed) Stream::fail(Code::out_of_memory, "matmul: out of memory for scratch");
 }
 
-Status run_matmul(Stream& stream, const View& out, const View& a, const View* b, const View* packed, const OptView& bias,
-                  i64 activation) {
+Status run_matmul(Stream& stream, const View& out, const View& a, const View* b, const View* packed,
+                  const OptView& bias, i64 activation) {
   const int rank = out.rank;
   REQUIRE(rank >= 2 && a.rank == rank);
   REQUIRE(activation >= 0 && activation <= static_cast<i64>(Activation::tanh));

@@ -1,3 +1,6 @@
+// Matmul on AVX2 + FMA + F16C: a 6 x 16 tile, 12 accumulators + 2 vectors of B + 1 broadcast of A = 15 of 16
+// registers. A unit of k costs 12 FMAs (6 cycles on two pipes) and 8 loads. Any layout, any alignment. Measured,
+// 2-core Zen 5 VM, one thread: f32 1024^3 packed 96 GFLOP/s of 113 (85 %).
 #include "../install.h"
 #include "matmul_simd.h"
 
@@ -5,9 +8,9 @@ namespace kerf::KERF_TARGET {
 
 struct Blocks {
   static constexpr int kRows = 6;
-  static constexpr int64_t kBlock = 256;             // units of k
-  static constexpr int64_t kRowPanelsInBlock = 16;
-  static constexpr int64_t kPrefetch = 512;         // units
+  static constexpr int64_t kBlock = 256;  // units of k: a panel of B takes 16 KiB
+  static constexpr int64_t kRowPanelsInBlock = 16;  // with kBlock: what packed A takes of L2
+  static constexpr int64_t kPrefetch = 512;  // elements of packed B, from L2 to L1
   static constexpr double kFlopsPerNs = 90;
   static constexpr const char* kNameF32 = "matmul_f32_6x16";
   static constexpr const char* kNameF16 = "matmul_f16_6x16";

@@ -1,3 +1,8 @@
+// Matmul on AVX-512: a 14 x 32 tile, 28 accumulators + 2 vectors of B + 1 broadcast of A = 31 of 32 registers (no
+// spills). A unit of k costs 28 FMAs (14 cycles on two pipes) and 16 loads (8 cycles). f16 widens B in the tile
+// (vcvtph2ps runs on other pipes than the FMAs), bf16 takes pairs apart with a shift and a mask; both accumulate in
+// float32. Any layout, any alignment; the last columns of C are written under a mask. Measured, 2-core Zen 5 VM, one
+// thread: f32 112x1024x512 packed 226 GFLOP/s of 236 (96 %), 1024^3 202 of 233 (86 %).
 #include "../install.h"
 #include "matmul_simd.h"
 
@@ -5,9 +10,9 @@ namespace kerf::KERF_TARGET {
 
 struct Blocks {
   static constexpr int kRows = 14;
-  static constexpr int64_t kBlock = 512;             // units of k
-  static constexpr int64_t kRowPanelsInBlock = 8;
-  static constexpr int64_t kPrefetch = 512;         // units
+  static constexpr int64_t kBlock = 512;  // units of k: a panel of B takes 64 KiB
+  static constexpr int64_t kRowPanelsInBlock = 8;  // with kBlock: what packed A takes of L2
+  static constexpr int64_t kPrefetch = 512;  // elements of packed B, from L2 to L1
   static constexpr double kFlopsPerNs = 180;
   static constexpr const char* kNameF32 = "matmul_f32_14x32";
   static constexpr const char* kNameF16 = "matmul_f16_14x32";

@@ -25,7 +25,8 @@ KERF_INLINE void transpose(vf (&r)[W]) {
 #pragma GCC unroll 4
   for (int c = 0; c < 4; c++) {
     vf low01 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), high01 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
-    vf low23 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88), high23 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
+    vf low23 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
+    vf high23 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
     t[c] = _mm512_shuffle_f32x4(low01, low23, 0x88);
     t[8 + c] = _mm512_shuffle_f32x4(low01, low23, 0xdd);
     t[4 + c] = _mm512_shuffle_f32x4(high01, high23, 0x88);

@@ -1,3 +1,5 @@
+// Matmul in portable C++, the reference row: a 4 x 8 tile, 8 accumulators of 4 lanes + 2 of B + 1 of A = 11 of SSE2's
+// 16 registers. Multiplies and adds are separate (no contraction), so it gives the same bits on every machine.
 #include "../install.h"
 #include "matmul_simd.h"
 
@@ -5,9 +7,9 @@ namespace kerf::KERF_TARGET {
 
 struct Blocks {
   static constexpr int kRows = 4;
-  static constexpr int64_t kBlock = 256;             // units of k
-  static constexpr int64_t kRowPanelsInBlock = 24;
-  static constexpr int64_t kPrefetch = 512;         // units
+  static constexpr int64_t kBlock = 256;  // units of k: a panel of B takes 8 KiB
+  static constexpr int64_t kRowPanelsInBlock = 24;  // with kBlock: what packed A takes of L2
+  static constexpr int64_t kPrefetch = 512;  // elements of packed B, from L2 to L1
   static constexpr double kFlopsPerNs = 15;
   static constexpr const char* kNameF32 = "matmul_f32_4x8";
   static constexpr const char* kNameF16 = "matmul_f16_4x8";
