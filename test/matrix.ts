@@ -4,12 +4,12 @@
 // on every row that this CPU has without a process each.
 import t from 'tap'
 import type { DType } from '#lib/core/dtype'
-import { contiguous, expand, flip, permute, reshape, slice } from '#lib/ops/shape'
-import { tensor } from '#lib/ops/create'
-import { addon } from '#lib/native/load'
+import { addon, choose, targetName } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
+import { tensor } from '#lib/ops/create'
+import { contiguous, expand, flip, permute, reshape, slice } from '#lib/ops/shape'
 import type { Tensor } from '#lib/tensor/tensor'
-import { type Nd, nd, size } from './oracle/array'
+import { type Nd, nd } from './oracle/array'
 import { decode, roundTo } from './oracle/float'
 
 export const floats = ['float32', 'float16', 'bfloat16'] as const
@@ -27,17 +27,17 @@ export const targets = addon
 /** Runs `body` once on every row. What it returns is what went wrong; each row is one assertion. */
 export function onEveryTarget(name: string, body: (target: string) => string[]): void {
   t.test(name, (t) => {
-    const chosen = addon.machine().target
+    const chosen = targetName()
     try {
       for (const target of targets) {
         syncBlocking()
-        addon.setup(target, 0)
+        choose(target, 0)
         const failures = body(target)
         t.same(failures.slice(0, 12), [], `${name} on ${target}: ${failures.length} failures`)
       }
     } finally {
       syncBlocking()
-      addon.setup(chosen, 0)
+      choose(chosen, 0)
     }
     t.end()
   })
@@ -67,11 +67,18 @@ const ranges: Record<DType, [number, number]> = {
 }
 
 /** Values of the dtype, rounded to it: over its whole range for integers, [-4, 4] for floats, unless given. */
-export function random(dtype: DType, shape: readonly number[], seed: number, range: [number, number] = ranges[dtype]): Nd {
+export function random(
+  dtype: DType,
+  shape: readonly number[],
+  seed: number,
+  range: [number, number] = ranges[dtype],
+): Nd {
   const next = generator(seed)
   const whole = !(floats as readonly string[]).includes(dtype)
   const [low, high] = range
-  return nd(shape, () => (whole ? low + Math.floor(next() * (high - low + 1)) : roundTo(dtype, low + next() * (high - low))))
+  return nd(shape, () =>
+    whole ? low + Math.floor(next() * (high - low + 1)) : roundTo(dtype, low + next() * (high - low)),
+  )
 }
 
 function make(dtype: DType, values: Nd): Tensor {
@@ -95,10 +102,13 @@ export const layouts: Record<string, (dtype: DType, values: Nd) => Laid> = {
   },
   strided: (dtype, values) => {
     const last = values.shape.length - 1
-    if (last < 0) return layouts.offset!(dtype, values)
+    if (last < 0) return lay('offset', dtype, values)
     const wide = values.shape.map((n, i) => (i === last ? 2 * n : n))
     const padded = nd(wide, (index, flat) => ((index[last] as number) % 2 ? junk : (values.data[flat / 2] as number)))
-    const view = slice(make(dtype, padded), [...wide.slice(0, -1).map(() => null), [0, 2 * (values.shape[last] as number), 2] as const])
+    const view = slice(make(dtype, padded), [
+      ...wide.slice(0, -1).map(() => null),
+      [0, 2 * (values.shape[last] as number), 2] as const,
+    ])
     return { tensor: view, values }
   },
   permuted: (dtype, values) => {
@@ -107,15 +117,18 @@ export const layouts: Record<string, (dtype: DType, values: Nd) => Laid> = {
     return { tensor: permute(stored, axes), values }
   },
   reversed: (dtype, values) => {
-    if (values.shape.length === 0) return layouts.contiguous!(dtype, values)
+    if (values.shape.length === 0) return lay('contiguous', dtype, values)
     const axes = values.shape.map((_, i) => i)
     return { tensor: flip(contiguous(flip(make(dtype, values), axes)), axes), values }
   },
   broadcast: (dtype, values) => {
-    if (values.shape.length === 0 || values.shape[0] === 0) return layouts.contiguous!(dtype, values)
+    if (values.shape.length === 0 || values.shape[0] === 0) return lay('contiguous', dtype, values)
     const slab = values.data.length / (values.shape[0] as number)
     const first = { shape: [1, ...values.shape.slice(1)], data: values.data.slice(0, slab) }
-    return { tensor: expand(make(dtype, first), values.shape), values: nd(values.shape, (_, flat) => values.data[flat % slab] as number) }
+    return {
+      tensor: expand(make(dtype, first), values.shape),
+      values: nd(values.shape, (_, flat) => values.data[flat % slab] as number),
+    }
   },
 }
 export const layoutNames = Object.keys(layouts)
@@ -132,7 +145,12 @@ export function read(a: Tensor): Nd {
 }
 
 /** The differences between a tensor and what it should be. `tolerance` is absolute, an element at a time; 0 is exact. */
-export function compare(label: string, got: Tensor, want: Nd, tolerance: (flat: number, want: number) => number = () => 0): string[] {
+export function compare(
+  label: string,
+  got: Tensor,
+  want: Nd,
+  tolerance: (flat: number, want: number) => number = () => 0,
+): string[] {
   if (got.shape.join() !== want.shape.join()) return [`${label}: shape is [${got.shape}], should be [${want.shape}]`]
   const { data } = read(got)
   for (let i = 0; i < data.length; i++) {
@@ -148,11 +166,32 @@ export function compare(label: string, got: Tensor, want: Nd, tolerance: (flat: 
 
 /** Shapes of one to four axes with edges of every kind. */
 export const shapes: readonly (readonly number[])[] = [
-  [], [0], [1], [5], [17], [129], [3, 0, 2], [4, 5], [1, 33], [33, 1], [16, 17], [2, 3, 5], [7, 1, 9], [2, 3, 4, 5], [257, 3], [3, 257],
+  [],
+  [0],
+  [1],
+  [5],
+  [17],
+  [129],
+  [3, 0, 2],
+  [4, 5],
+  [1, 33],
+  [33, 1],
+  [16, 17],
+  [2, 3, 5],
+  [7, 1, 9],
+  [2, 3, 4, 5],
+  [257, 3],
+  [3, 257],
 ]
 
 export function subsets(rank: number): number[][] {
-  return Array.from({ length: 2 ** rank }, (_, bits) => Array.from({ length: rank }, (_, i) => i).filter((i) => (bits >> i) & 1))
+  return Array.from({ length: 2 ** rank }, (_, bits) =>
+    Array.from({ length: rank }, (_, i) => i).filter((i) => (bits >> i) & 1),
+  )
 }
 
-export { size }
+/** What an op's own gradient rule answers for the gradient of its result. */
+export function gradients(out: Tensor, grad: Tensor): readonly (Tensor | null)[] {
+  if (!out.node) throw new Error('the op was not recorded')
+  return out.node.vjp(grad)
+}

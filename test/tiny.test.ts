@@ -9,7 +9,16 @@ import { sum } from '#lib/ops/reduce'
 t.test('two plus two', (t) => {
   t.ok(addon.machine().target)
   t.same(add(tensor([1, 2]), tensor([3, 4])).arraySync(), [4, 6])
-  t.same(matmul(tensor([[1, 2], [3, 4]]), tensor([[5], [6]])).arraySync(), [[17], [39]])
+  t.same(
+    matmul(
+      tensor([
+        [1, 2],
+        [3, 4],
+      ]),
+      tensor([[5], [6]]),
+    ).arraySync(),
+    [[17], [39]],
+  )
   t.equal(sum(tensor([1, 2, 3])).item(), 6)
   t.end()
 })

@@ -18,7 +18,8 @@ export interface DropoutOptions {
  */
 export function dropout<D extends DType>(a: Tensor<D>, p = 0.5, options: DropoutOptions = {}): Tensor<FloatOf<D>> {
   const x = arg('dropout', 'a', a)
-  if (typeof p !== 'number' || !(p >= 0 && p <= 1)) throw new ArgumentError(`dropout: p must be a number from 0 to 1, got ${show(p)}`)
+  if (typeof p !== 'number' || !(p >= 0 && p <= 1))
+    throw new ArgumentError(`dropout: p must be a number from 0 to 1, got ${show(p)}`)
   const dtype = floatOf(x.dtype)
   const source = converted(x, dtype)
   if (options.training === false || p === 0) return source

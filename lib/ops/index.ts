@@ -5,7 +5,7 @@
  */
 import type { DType } from '../core/dtype'
 import { DTypeError, ShapeError } from '../core/errors'
-import { checkAxis, checkInteger, sameShape, type Shape, showShape } from '../core/shape'
+import { checkAxis, checkInteger, type Shape, sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
 import { copyTo } from '../tensor/tensor'
 import { arg, checkDTypeOf, converted, empty, type Tensor, taped } from './op'
@@ -25,7 +25,13 @@ function zeros(dtype: DType, shape: Shape): Tensor {
 
 /** The part of a tensor that `shape` covers on every axis but one: what gather and scatterAdd touch. */
 function narrowed(a: Tensor, shape: Shape, axis: number) {
-  return { buffer: a.buffer, code: a.code, shape: shape.map((n, i) => (i === axis ? (a.shape[i] as number) : n)), strides: a.strides, offset: a.offset }
+  return {
+    buffer: a.buffer,
+    code: a.code,
+    shape: shape.map((n, i) => (i === axis ? (a.shape[i] as number) : n)),
+    strides: a.strides,
+    offset: a.offset,
+  }
 }
 
 function checkLine(op: string, index: Tensor): void {
@@ -33,7 +39,8 @@ function checkLine(op: string, index: Tensor): void {
 }
 
 function sameDType(op: string, a: Tensor, source: Tensor): void {
-  if (a.dtype !== source.dtype) throw new DTypeError(`${op}: a and source must have one dtype, they are ${a.dtype} and ${source.dtype}`)
+  if (a.dtype !== source.dtype)
+    throw new DTypeError(`${op}: a and source must have one dtype, they are ${a.dtype} and ${source.dtype}`)
 }
 
 /**
@@ -47,7 +54,10 @@ export function indexSelect<D extends DType>(a: Tensor<D>, axis: number, index: 
   const along = checkAxis('indexSelect', axis, x.rank)
   const at = positions('indexSelect', 'index', index)
   checkLine('indexSelect', at)
-  const out = empty(x.dtype, x.shape.map((n, i) => (i === along ? at.size : n)))
+  const out = empty(
+    x.dtype,
+    x.shape.map((n, i) => (i === along ? at.size : n)),
+  )
   native.indexSelect(out, x, at, along)
   return taped('indexSelect', out, [x], (grad) => {
     const da = zeros(grad.dtype, x.shape)
@@ -65,15 +75,22 @@ export function indexAdd<D extends DType>(a: Tensor<D>, axis: number, index: Ten
   const at = positions('indexAdd', 'index', index)
   checkLine('indexAdd', at)
   const wanted = x.shape.map((n, i) => (i === along ? at.size : n))
-  if (!sameShape(s.shape, wanted)) throw new ShapeError(`indexAdd: source must have shape ${showShape(wanted)}, got ${showShape(s.shape)}`)
+  if (!sameShape(s.shape, wanted))
+    throw new ShapeError(`indexAdd: source must have shape ${showShape(wanted)}, got ${showShape(s.shape)}`)
   const out = copyTo(x, x.dtype)
   native.indexAdd(out, s, at, along)
-  return taped('indexAdd', out, [x, s], (grad) => [x.requiresGrad ? grad : null, s.requiresGrad ? indexSelect(grad, along, at) : null])
+  return taped('indexAdd', out, [x, s], (grad) => [
+    x.requiresGrad ? grad : null,
+    s.requiresGrad ? indexSelect(grad, along, at) : null,
+  ])
 }
 
 function checkGather(op: string, a: Tensor, index: Tensor, along: number): void {
   const fits = index.rank === a.rank && index.shape.every((n, i) => i === along || n <= (a.shape[i] as number))
-  if (!fits) throw new ShapeError(`${op}: index ${showShape(index.shape)} is not inside a ${showShape(a.shape)} off axis ${along}`)
+  if (!fits)
+    throw new ShapeError(
+      `${op}: index ${showShape(index.shape)} is not inside a ${showShape(a.shape)} off axis ${along}`,
+    )
 }
 
 /**
@@ -108,10 +125,16 @@ export function scatterAdd<D extends DType>(a: Tensor<D>, axis: number, index: T
   const along = checkAxis('scatterAdd', axis, x.rank)
   const at = positions('scatterAdd', 'index', index)
   checkGather('scatterAdd', x, at, along)
-  if (!sameShape(s.shape, at.shape)) throw new ShapeError(`scatterAdd: source ${showShape(s.shape)} and index ${showShape(at.shape)} must have one shape`)
+  if (!sameShape(s.shape, at.shape))
+    throw new ShapeError(
+      `scatterAdd: source ${showShape(s.shape)} and index ${showShape(at.shape)} must have one shape`,
+    )
   const out = copyTo(x, x.dtype)
   native.scatterAdd(narrowed(out, at.shape, along), s, at, along)
-  return taped('scatterAdd', out, [x, s], (grad) => [x.requiresGrad ? grad : null, s.requiresGrad ? gather(grad, along, at) : null])
+  return taped('scatterAdd', out, [x, s], (grad) => [
+    x.requiresGrad ? grad : null,
+    s.requiresGrad ? gather(grad, along, at) : null,
+  ])
 }
 
 export interface EmbeddingOptions {
@@ -126,13 +149,19 @@ export interface EmbeddingOptions {
  * @param weight [rows, width]
  * @returns index's shape with the width appended
  */
-export function embedding<D extends DType>(index: Tensor, weight: Tensor<D>, options: EmbeddingOptions = {}): Tensor<D> {
+export function embedding<D extends DType>(
+  index: Tensor,
+  weight: Tensor<D>,
+  options: EmbeddingOptions = {},
+): Tensor<D> {
   const table = arg('embedding', 'weight', weight)
   const at = positions('embedding', 'index', index)
-  if (table.rank !== 2) throw new ShapeError(`embedding: weight must have two axes, its shape is ${showShape(table.shape)}`)
+  if (table.rank !== 2)
+    throw new ShapeError(`embedding: weight must have two axes, its shape is ${showShape(table.shape)}`)
   const [count, width] = table.shape as [number, number]
   const { paddingIdx } = options
-  const padding = paddingIdx === undefined ? undefined : checkInteger('embedding', 'paddingIdx', paddingIdx, -count, count - 1)
+  const padding =
+    paddingIdx === undefined ? undefined : checkInteger('embedding', 'paddingIdx', paddingIdx, -count, count - 1)
   const line = reshape(at, [at.size])
   const out = empty(table.dtype, [...at.shape, width])
   const rows = { buffer: out.buffer, code: out.code, shape: [at.size, width], strides: [width, 1], offset: out.offset }
@@ -142,7 +171,16 @@ export function embedding<D extends DType>(index: Tensor, weight: Tensor<D>, opt
     native.indexAdd(dweight, reshape(grad, [at.size, width]), line, 0)
     if (padding !== undefined) {
       const row = padding < 0 ? padding + count : padding
-      native.fill({ buffer: dweight.buffer, code: dweight.code, shape: [width], strides: [1], offset: dweight.offset + row * width }, 0)
+      native.fill(
+        {
+          buffer: dweight.buffer,
+          code: dweight.code,
+          shape: [width],
+          strides: [1],
+          offset: dweight.offset + row * width,
+        },
+        0,
+      )
     }
     return [dweight]
   })
@@ -159,9 +197,16 @@ export interface OneHotOptions<D extends DType> {
  * @param index int64, any shape, values in [0, numClasses)
  * @param numClasses default: one more than the largest position, which waits for the values in place
  */
-export function oneHot<D extends DType = 'int64'>(index: Tensor, numClasses?: number, options: OneHotOptions<D> = {}): Tensor<D> {
+export function oneHot<D extends DType = 'int64'>(
+  index: Tensor,
+  numClasses?: number,
+  options: OneHotOptions<D> = {},
+): Tensor<D> {
   const at = positions('oneHot', 'index', index)
-  const classes = numClasses === undefined || numClasses === -1 ? largest(at) + 1 : checkInteger('oneHot', 'numClasses', numClasses, 0)
+  const classes =
+    numClasses === undefined || numClasses === -1
+      ? largest(at) + 1
+      : checkInteger('oneHot', 'numClasses', numClasses, 0)
   const out = empty((options.dtype ?? 'int64') as D, [...at.shape, classes])
   native.oneHot(out, at)
   return out

@@ -17,7 +17,8 @@ function along(axis: number, range: Range): (Range | null)[] {
 }
 
 function checkList(op: string, tensors: readonly Tensor[]): readonly Tensor[] {
-  if (!Array.isArray(tensors) || tensors.length === 0) throw new ArgumentError(`${op}: tensors must be an array of at least one tensor, got ${show(tensors)}`)
+  if (!Array.isArray(tensors) || tensors.length === 0)
+    throw new ArgumentError(`${op}: tensors must be an array of at least one tensor, got ${show(tensors)}`)
   return tensors.map((t, i) => arg(op, `tensors[${i}]`, t))
 }
 
@@ -38,7 +39,10 @@ export function cat<D extends DType>(tensors: readonly Tensor<D>[], axis = 0): T
     total += t.shape[i] as number
     dtype = promote(dtype, t.dtype)
   }
-  const out = empty(dtype, first.shape.map((n, j) => (j === i ? total : n)))
+  const out = empty(
+    dtype,
+    first.shape.map((n, j) => (j === i ? total : n)),
+  )
   const start = new Array<number>(first.rank).fill(0)
   for (const t of list) {
     if (t.size > 0) native.copy(box(out, start, t.shape), t)
@@ -60,9 +64,13 @@ export function stack<D extends DType>(tensors: readonly Tensor<D>[], axis = 0):
   const first = list[0] as Tensor
   const i = checkAxis('stack', axis, first.rank + 1)
   for (const t of list) {
-    if (showShape(t.shape) !== showShape(first.shape)) throw new ShapeError(`stack: shapes ${showShape(first.shape)} and ${showShape(t.shape)} differ`)
+    if (showShape(t.shape) !== showShape(first.shape))
+      throw new ShapeError(`stack: shapes ${showShape(first.shape)} and ${showShape(t.shape)} differ`)
   }
-  return cat(list.map((t) => unsqueeze(t, i)), i) as Tensor<D>
+  return cat(
+    list.map((t) => unsqueeze(t, i)),
+    i,
+  ) as Tensor<D>
 }
 
 /**
@@ -76,8 +84,12 @@ export function split<D extends DType>(a: Tensor<D>, size: number | readonly num
   const ends: number[] = []
   if (Array.isArray(size)) {
     let end = 0
-    for (const n of size) ends.push((end += checkInteger('split', 'size', n, 0)))
-    if (end !== total) throw new ShapeError(`split: sizes ${show(size)} do not add up to axis ${i} of ${showShape(x.shape)}`)
+    for (const n of size) {
+      end += checkInteger('split', 'size', n, 0)
+      ends.push(end)
+    }
+    if (end !== total)
+      throw new ShapeError(`split: sizes ${show(size)} do not add up to axis ${i} of ${showShape(x.shape)}`)
   } else {
     const step = checkInteger('split', 'size', size, 1)
     for (let end = step; end < total; end += step) ends.push(end)
@@ -108,7 +120,9 @@ export interface PadOptions {
 export function pad<D extends DType>(a: Tensor<D>, pads: readonly number[], options: PadOptions = {}): Tensor<D> {
   const x = arg('pad', 'a', a)
   if (!Array.isArray(pads) || pads.length % 2 !== 0 || pads.length > 2 * x.rank) {
-    throw new ArgumentError(`pad: pads must be [before, after] for at most ${x.rank} axes, the last one first, got ${show(pads)}`)
+    throw new ArgumentError(
+      `pad: pads must be [before, after] for at most ${x.rank} axes, the last one first, got ${show(pads)}`,
+    )
   }
   const value = options.value === undefined ? 0 : checkNumber('pad', 'value', options.value)
   const shape = new Array<number>(x.rank) // of the result
@@ -121,7 +135,8 @@ export function pad<D extends DType>(a: Tensor<D>, pads: readonly number[], opti
     const after = checkInteger('pad', `pads[${at + 1}]`, pads[at + 1] ?? 0)
     const size = x.shape[i] as number
     const padded = size + before + after
-    if (padded < 0) throw new ShapeError(`pad: axis ${i} of ${showShape(x.shape)} cannot lose ${-before - after} elements`)
+    if (padded < 0)
+      throw new ShapeError(`pad: axis ${i} of ${showShape(x.shape)} cannot lose ${-before - after} elements`)
     shape[i] = padded
     from[i] = Math.max(0, -before)
     to[i] = Math.max(0, before)

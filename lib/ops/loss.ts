@@ -4,7 +4,7 @@
  */
 import { isFloat } from '../core/dtype'
 import { ArgumentError, ShapeError, show } from '../core/errors'
-import { checkInteger, sameShape, type Shape, showShape, sizeOf } from '../core/shape'
+import { checkInteger, type Shape, sameShape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { noGrad } from '../tensor/context'
 import { abs, add, div, eq, lt, mul, ne, neg, sub, where } from './arithmetic'
@@ -34,7 +34,8 @@ export interface CrossEntropyOptions extends LabelOptions {
 
 function checkReduction<R extends string>(op: string, given: R | undefined, allowed: readonly R[]): R {
   const reduction = given ?? ('mean' as R)
-  if (!allowed.includes(reduction)) throw new ArgumentError(`${op}: reduction must be ${allowed.join(', ')}, got ${show(given)}`)
+  if (!allowed.includes(reduction))
+    throw new ArgumentError(`${op}: reduction must be ${allowed.join(', ')}, got ${show(given)}`)
   return reduction
 }
 
@@ -52,7 +53,8 @@ function inFloat32(op: string, name: string, value: Tensor): Tensor<'float32'> {
 function pair(op: string, input: Tensor, target: Tensor): [Tensor<'float32'>, Tensor<'float32'>] {
   const x = inFloat32(op, 'input', input)
   const y = inFloat32(op, 'target', target)
-  if (!sameShape(x.shape, y.shape)) throw new ShapeError(`${op}: input ${showShape(x.shape)} and target ${showShape(y.shape)} must have one shape`)
+  if (!sameShape(x.shape, y.shape))
+    throw new ShapeError(`${op}: input ${showShape(x.shape)} and target ${showShape(y.shape)} must have one shape`)
   return [x, y]
 }
 
@@ -68,7 +70,8 @@ function classRows(op: string, name: string, a: Tensor): { rows: Tensor; lead: S
 
 function labelLine(op: string, labels: Tensor, lead: Shape): Tensor<'int64'> {
   const given = positions(op, 'labels', labels)
-  if (!sameShape(given.shape, lead)) throw new ShapeError(`${op}: labels must have shape ${showShape(lead)}, got ${showShape(given.shape)}`)
+  if (!sameShape(given.shape, lead))
+    throw new ShapeError(`${op}: labels must have shape ${showShape(lead)}, got ${showShape(given.shape)}`)
   return reshape(given, [given.size])
 }
 
@@ -210,13 +213,18 @@ export interface BinaryCrossEntropyOptions extends LossOptions {
  *
  * @param target from 0 to 1, of input's shape
  */
-export function binaryCrossEntropyWithLogits(input: Tensor, target: Tensor, options: BinaryCrossEntropyOptions = {}): Tensor<'float32'> {
+export function binaryCrossEntropyWithLogits(
+  input: Tensor,
+  target: Tensor,
+  options: BinaryCrossEntropyOptions = {},
+): Tensor<'float32'> {
   const op = 'binaryCrossEntropyWithLogits'
   const reduction = checkReduction(op, options.reduction, reductions)
   const [x, y] = pair(op, input, target)
   const p = options.posWeight === undefined ? null : converted(arg(op, 'posWeight', options.posWeight), 'float32')
   const loss = withLogits(x, y, p)
-  if (!sameShape(loss.shape, x.shape)) throw new ShapeError(`${op}: posWeight ${showShape(p?.shape ?? [])} does not broadcast to ${showShape(x.shape)}`)
+  if (!sameShape(loss.shape, x.shape))
+    throw new ShapeError(`${op}: posWeight ${showShape(p?.shape ?? [])} does not broadcast to ${showShape(x.shape)}`)
   return reduced(loss, reduction)
 }
 

@@ -13,7 +13,13 @@ interface Rows {
 }
 
 /** The tensor as [..., n], where n counts the normalised elements, with weight and bias as [n]. */
-function rowsOf(op: string, a: Tensor, normalizedShape: unknown, weight: Tensor | null | undefined, bias: Tensor | null | undefined): Rows {
+function rowsOf(
+  op: string,
+  a: Tensor,
+  normalizedShape: unknown,
+  weight: Tensor | null | undefined,
+  bias: Tensor | null | undefined,
+): Rows {
   const x = arg(op, 'a', a)
   const axes = checkShape(op, normalizedShape)
   const lead = x.rank - axes.length
@@ -24,7 +30,8 @@ function rowsOf(op: string, a: Tensor, normalizedShape: unknown, weight: Tensor 
   const flat = (name: string, t: Tensor | null | undefined): Tensor | null => {
     if (t === null || t === undefined) return null
     const given = arg(op, name, t)
-    if (!sameShape(given.shape, axes)) throw new ShapeError(`${op}: ${name} must have shape ${showShape(axes)}, got ${showShape(given.shape)}`)
+    if (!sameShape(given.shape, axes))
+      throw new ShapeError(`${op}: ${name} must have shape ${showShape(axes)}, got ${showShape(given.shape)}`)
     return axes.length === 1 ? given : reshape(given, merged)
   }
   const rows = axes.length === 1 ? x : reshape(x, [...x.shape.slice(0, lead), ...merged])

@@ -8,14 +8,21 @@ import { arg, converted, emptyLike, type Tensor, taped } from './op'
 function lastAxis(a: Tensor, axis: number): View {
   const last = a.rank - 1
   if (axis === last) return a
-  const swap = (list: readonly number[]) => list.map((value, i) => (i === axis ? list[last] : i === last ? list[axis] : value) as number)
+  const swap = (list: readonly number[]) =>
+    list.map((value, i) => (i === axis ? list[last] : i === last ? list[axis] : value) as number)
   return { buffer: a.buffer, code: a.code, shape: swap(a.shape), strides: swap(a.strides), offset: a.offset }
 }
 
 type Rows = (out: View, a: View) => void
 type RowsGrad = (out: View, grad: View, y: View) => void
 
-function rows<D extends DType>(op: string, call: Rows, gradCall: RowsGrad, a: Tensor<D>, axis: number): Tensor<FloatOf<D>> {
+function rows<D extends DType>(
+  op: string,
+  call: Rows,
+  gradCall: RowsGrad,
+  a: Tensor<D>,
+  axis: number,
+): Tensor<FloatOf<D>> {
   const x = arg(op, 'a', a)
   const along = checkAxis(op, axis, x.rank)
   const dtype = floatOf(x.dtype)

@@ -26,7 +26,11 @@ function centred(a: Tensor, axes: readonly number[]): Tensor {
  * The variance over one axis, several, or all: sum((a - mean)^2) / (n - correction). NaN when n - correction is 0 and
  * nothing can be said. Integers are computed as float32.
  */
-export function variance<D extends DType>(a: Tensor<D>, axis?: Axes, options: VarianceOptions = {}): Tensor<FloatOf<D>> {
+export function variance<D extends DType>(
+  a: Tensor<D>,
+  axis?: Axes,
+  options: VarianceOptions = {},
+): Tensor<FloatOf<D>> {
   const x = arg('variance', 'a', a)
   const correction = checkNumber('variance', 'correction', options.correction ?? 1)
   const dtype = floatOf(x.dtype)
@@ -57,14 +61,21 @@ export function std<D extends DType>(a: Tensor<D>, axis?: Axes, options: Varianc
 
 type Arg = (out: View, a: View, axis: number) => void
 
-function position(op: string, call: Arg, a: Tensor, axis: number | null | undefined, options: ReduceOptions): Tensor<'int64'> {
+function position(
+  op: string,
+  call: Arg,
+  a: Tensor,
+  axis: number | null | undefined,
+  options: ReduceOptions,
+): Tensor<'int64'> {
   const x = arg(op, 'a', a)
   if (axis === undefined || axis === null) {
     const flat = position(op, call, reshape(x, [-1]), 0, {})
     return options.keepdim ? reshape(flat, new Array<number>(x.rank).fill(1)) : flat
   }
   const along = checkAxis(op, axis, x.rank)
-  if (x.shape[along] === 0) throw new ShapeError(`${op}: nothing to choose from over axis ${along} of ${showShape(x.shape)}`)
+  if (x.shape[along] === 0)
+    throw new ShapeError(`${op}: nothing to choose from over axis ${along} of ${showShape(x.shape)}`)
   const { kept, dropped } = reducedShapes(x.shape, [along])
   const out = empty('int64', kept)
   call(out, x, along)

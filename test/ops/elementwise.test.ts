@@ -5,7 +5,19 @@ import * as arithmetic from '#lib/ops/arithmetic'
 import { tensor } from '#lib/ops/create'
 import * as unary from '#lib/ops/unary'
 import type { Tensor } from '#lib/tensor/tensor'
-import { compare, dtypes, floats, integers, lay, layoutNames, lengths, onEveryTarget, random, read, shapes } from '../matrix'
+import {
+  compare,
+  dtypes,
+  floats,
+  integers,
+  lay,
+  layoutNames,
+  lengths,
+  onEveryTarget,
+  random,
+  read,
+  shapes,
+} from '../matrix'
 import { map, type Nd, nd, zip } from '../oracle/array'
 import { decode, erf, erfc, roundTo, ulp } from '../oracle/float'
 
@@ -46,13 +58,19 @@ const functions: Record<string, Function1> = {
 /** One rounding to the dtype of a float32 result that is off by `ulps`. */
 function tolerance(dtype: DType, ulps: number): (flat: number, want: number) => number {
   const rounding = dtype === 'float32' ? 0 : 0.5
-  return (_, want) => rounding * ulp(dtype, want) + (ulps + (ulps > 0 && dtype === 'float32' ? 0.5 : 0)) * ulp('float32', want)
+  return (_, want) =>
+    rounding * ulp(dtype, want) + (ulps + (ulps > 0 && dtype === 'float32' ? 0.5 : 0)) * ulp('float32', want)
 }
 
 /** Exact functions give exactly the rounded float64; the others a value within their bound of it. */
 function check(label: string, got: Tensor, exact: Nd, ulps: number): string[] {
   const dtype = got.dtype
-  if (ulps === 0) return compare(label, got, map(exact, (x) => roundTo(dtype, Math.fround(x))))
+  if (ulps === 0)
+    return compare(
+      label,
+      got,
+      map(exact, (x) => roundTo(dtype, Math.fround(x))),
+    )
   const inRange = map(exact, (x) => (Math.abs(roundTo(dtype, x)) === Infinity ? roundTo(dtype, x) : x))
   return compare(label, got, inRange, tolerance(dtype, ulps))
 }
@@ -69,7 +87,14 @@ for (const [name, { f, op, ulps, range }] of Object.entries(functions)) {
       }
       const special = nd([6], (_, i) => [NaN, Infinity, -Infinity, 0, 1, -1][i] as number)
       if (name !== 'sin' && name !== 'cos') {
-        failures.push(...check(`${name} ${dtype} special values`, op(lay('contiguous', dtype, special).tensor), map(special, f), ulps))
+        failures.push(
+          ...check(
+            `${name} ${dtype} special values`,
+            op(lay('contiguous', dtype, special).tensor),
+            map(special, f),
+            ulps,
+          ),
+        )
       }
     }
     return failures
@@ -112,7 +137,28 @@ const arithmeticOps: Record<string, Function2> = {
 }
 
 const pairs: [readonly number[], readonly number[]][] = [
-  [[], []], [[17], [17]], [[17], []], [[], [0]], [[5, 1], [1, 7]], [[4, 33], [33]], [[3, 1, 5], [2, 1]], [[2, 3, 16], [2, 3, 16]], [[0, 4], [1, 4]], [[129], [1]],
+  [[], []],
+  [[17], [17]],
+  [[17], []],
+  [[], [0]],
+  [
+    [5, 1],
+    [1, 7],
+  ],
+  [[4, 33], [33]],
+  [
+    [3, 1, 5],
+    [2, 1],
+  ],
+  [
+    [2, 3, 16],
+    [2, 3, 16],
+  ],
+  [
+    [0, 4],
+    [1, 4],
+  ],
+  [[129], [1]],
 ]
 
 for (const [name, { real, whole, op }] of Object.entries(arithmeticOps)) {
@@ -142,11 +188,26 @@ onEveryTarget('div, also of integers', () => {
   const failures: string[] = []
   for (const dtype of dtypes) {
     for (const layout of layoutNames) {
-      const a = lay(layout, dtype, random(dtype, [5, 33], 5, dtype === 'bool' ? [0, 1] : [-99, 99].map((x) => (dtype === 'uint8' ? Math.abs(x) : x)) as [number, number]))
+      const a = lay(
+        layout,
+        dtype,
+        random(
+          dtype,
+          [5, 33],
+          5,
+          dtype === 'bool' ? [0, 1] : ([-99, 99].map((x) => (dtype === 'uint8' ? Math.abs(x) : x)) as [number, number]),
+        ),
+      )
       const b = lay(layout, dtype, random(dtype, [5, 33], 6, dtype === 'bool' ? [0, 1] : [0, 50]))
       const out = arithmetic.div(a.tensor, b.tensor)
       if (out.dtype !== floatOf(dtype)) failures.push(`div ${dtype} gives ${out.dtype}`)
-      failures.push(...compare(`div ${dtype} ${layout}`, out, zip(a.values, b.values, (x, y) => roundTo(out.dtype, Math.fround(x / y)))))
+      failures.push(
+        ...compare(
+          `div ${dtype} ${layout}`,
+          out,
+          zip(a.values, b.values, (x, y) => roundTo(out.dtype, Math.fround(x / y))),
+        ),
+      )
     }
   }
   return failures
@@ -158,7 +219,9 @@ onEveryTarget('pow', () => {
     for (const layout of layoutNames) {
       const a = lay(layout, dtype, random(dtype, [5, 33], 5, [0, 4]))
       const b = lay('contiguous', dtype, random(dtype, [33], 6, [-3, 3]))
-      failures.push(...check(`pow ${dtype} ${layout}`, arithmetic.pow(a.tensor, b.tensor), zip(a.values, b.values, Math.pow), 2))
+      failures.push(
+        ...check(`pow ${dtype} ${layout}`, arithmetic.pow(a.tensor, b.tensor), zip(a.values, b.values, Math.pow), 2),
+      )
       const squared = map(a.values, (x) => x * x)
       failures.push(...check(`square ${dtype} ${layout}`, arithmetic.pow(a.tensor, 2), squared, 2))
     }
@@ -184,13 +247,26 @@ onEveryTarget('comparisons, where, clamp', () => {
         const a = lay(layout, dtype, round(random(dtype, shapeA, 5, range)))
         const b = lay(layout, dtype, round(random(dtype, shapeB, 6, range)))
         for (const [name, [op, f]] of Object.entries(compares)) {
-          failures.push(...compare(`${name} ${dtype} ${layout}`, op(a.tensor, b.tensor), zip(a.values, b.values, (x, y) => Number(f(x, y)))))
+          failures.push(
+            ...compare(
+              `${name} ${dtype} ${layout}`,
+              op(a.tensor, b.tensor),
+              zip(a.values, b.values, (x, y) => Number(f(x, y))),
+            ),
+          )
         }
         const condition = lay(layout, 'bool', random('bool', shapeB, 9))
-        const chosen = zip(a.values, zip(condition.values, b.values, (c, y) => (c ? -Infinity : y)), (x, y) => (y === -Infinity ? x : y))
-        failures.push(...compare(`where ${dtype} ${layout}`, arithmetic.where(condition.tensor, a.tensor, b.tensor), chosen))
-        const clamped = map(a.values, (x) => (x < 1 ? 1 : x > 2 ? 2 : x))
-        if (dtype !== 'bool') failures.push(...compare(`clamp ${dtype} ${layout}`, arithmetic.clamp(a.tensor, 1, 2), clamped))
+        const chosen = zip(
+          a.values,
+          zip(condition.values, b.values, (c, y) => (c ? -Infinity : y)),
+          (x, y) => (y === -Infinity ? x : y),
+        )
+        failures.push(
+          ...compare(`where ${dtype} ${layout}`, arithmetic.where(condition.tensor, a.tensor, b.tensor), chosen),
+        )
+        const clamped = map(a.values, (x) => Math.min(2, Math.max(1, x)))
+        if (dtype !== 'bool')
+          failures.push(...compare(`clamp ${dtype} ${layout}`, arithmetic.clamp(a.tensor, 1, 2), clamped))
       }
     }
   }
@@ -199,8 +275,14 @@ onEveryTarget('comparisons, where, clamp', () => {
 
 t.test('int64 keeps all 64 bits', (t) => {
   const a = tensor([2n ** 62n, -(2n ** 63n), 9007199254740993n])
-  t.same(arithmetic.add(a, tensor([1n, -1n, 0n])).dataSync(), new BigInt64Array([2n ** 62n + 1n, 2n ** 63n - 1n, 9007199254740993n]))
-  t.same(arithmetic.mul(a, tensor([2n, 1n, 1n])).dataSync(), new BigInt64Array([-(2n ** 63n), -(2n ** 63n), 9007199254740993n]))
+  t.same(
+    arithmetic.add(a, tensor([1n, -1n, 0n])).dataSync(),
+    new BigInt64Array([2n ** 62n + 1n, 2n ** 63n - 1n, 9007199254740993n]),
+  )
+  t.same(
+    arithmetic.mul(a, tensor([2n, 1n, 1n])).dataSync(),
+    new BigInt64Array([-(2n ** 63n), -(2n ** 63n), 9007199254740993n]),
+  )
   t.same(arithmetic.gt(a, 0).arraySync(), [true, false, true])
   t.end()
 })
@@ -223,9 +305,17 @@ onEveryTarget('all 65,536 float16 and bfloat16 patterns convert exactly, there a
   for (const dtype of ['float16', 'bfloat16'] as const) {
     const half = tensor(patterns, { dtype })
     const wide = unary.cast(half, 'float32')
-    failures.push(...compare(`${dtype} to float32`, wide, nd([65536], (_, i) => decode(dtype, i))))
+    failures.push(
+      ...compare(
+        `${dtype} to float32`,
+        wide,
+        nd([65536], (_, i) => decode(dtype, i)),
+      ),
+    )
     const back = unary.cast(wide, dtype).dataSync()
-    const wrong = Array.from(patterns).filter((i) => (Number.isNaN(decode(dtype, i)) ? !Number.isNaN(decode(dtype, back[i] as number)) : back[i] !== i))
+    const wrong = Array.from(patterns).filter((i) =>
+      Number.isNaN(decode(dtype, i)) ? !Number.isNaN(decode(dtype, back[i] as number)) : back[i] !== i,
+    )
     failures.push(...wrong.map((i) => `${dtype} ${i.toString(16)} comes back as ${(back[i] as number).toString(16)}`))
   }
   return failures
@@ -241,11 +331,30 @@ onEveryTarget('float32 rounds to float16 and bfloat16 half to even', () => {
       const y = decode(dtype, i + 1)
       if (!Number.isFinite(x) || !Number.isFinite(y)) continue
       const middle = Math.fround((x + y) / 2)
-      for (const v of [middle, middle + ulp('float32', middle), middle - ulp('float32', middle)]) values.push(Math.fround(v), -Math.fround(v))
+      for (const v of [middle, middle + ulp('float32', middle), middle - ulp('float32', middle)])
+        values.push(Math.fround(v), -Math.fround(v))
     }
-    values.push(65503, 65519.99609375, 65520, 1e30, 3.3895313892515355e38, 3.4028234663852886e38, Infinity, NaN, 1e-45, 2 ** -25, 2 ** -24)
+    values.push(
+      65503,
+      65519.99609375,
+      65520,
+      1e30,
+      3.3895313892515355e38,
+      3.4028234663852886e38,
+      Infinity,
+      NaN,
+      1e-45,
+      2 ** -25,
+      2 ** -24,
+    )
     const wide = nd([values.length], (_, i) => Math.fround(values[i] as number))
-    failures.push(...compare(dtype, unary.cast(lay('contiguous', 'float32', wide).tensor, dtype), map(wide, (x) => roundTo(dtype, x))))
+    failures.push(
+      ...compare(
+        dtype,
+        unary.cast(lay('contiguous', 'float32', wide).tensor, dtype),
+        map(wide, (x) => roundTo(dtype, x)),
+      ),
+    )
   }
   return failures
 })
@@ -259,7 +368,13 @@ onEveryTarget('cast between every two dtypes, in every layout', () => {
           const signed = from !== 'uint8' && to !== 'uint8' && to !== 'bool'
           const range: [number, number] = from === 'bool' ? [0, 1] : [signed ? -100 : 0, 100]
           const a = lay(layout, from, random(from, shape, 3, range))
-          failures.push(...compare(`${from} to ${to} ${layout}`, unary.cast(a.tensor, to), map(a.values, (x) => roundTo(to, x))))
+          failures.push(
+            ...compare(
+              `${from} to ${to} ${layout}`,
+              unary.cast(a.tensor, to),
+              map(a.values, (x) => roundTo(to, x)),
+            ),
+          )
         }
       }
     }

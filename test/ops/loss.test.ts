@@ -6,7 +6,7 @@ import * as loss from '#lib/ops/loss'
 import { permute } from '#lib/ops/shape'
 import { logSoftmax } from '#lib/ops/softmax'
 import type { Tensor } from '#lib/tensor/tensor'
-import { compare, floats, lay, layoutNames, onEveryTarget, random, read } from '../matrix'
+import { compare, floats, gradients, lay, layoutNames, onEveryTarget, random, read } from '../matrix'
 import * as oracle from '../oracle/array'
 import { type Nd, nd } from '../oracle/array'
 import { ulp, unit } from '../oracle/float'
@@ -34,19 +34,42 @@ onEveryTarget('crossEntropy and its gradient', () => {
   const failures: string[] = []
   for (const dtype of floats) {
     for (const layout of layoutNames) {
-      for (const [n, c] of [[1, 1], [1, 2], [5, 10], [17, 33], [3, 257], [65, 7]] as const) {
+      for (const [n, c] of [
+        [1, 1],
+        [1, 2],
+        [5, 10],
+        [17, 33],
+        [3, 257],
+        [65, 7],
+      ] as const) {
         for (const labelSmoothing of [0, 0.1]) {
           const a = lay(layout, dtype, random(dtype, [n, c], 5, [-8, 8]))
           const labels = Array.from({ length: n }, (_, i) => (i % 4 === 3 ? -100 : (i * 7) % c))
           const y = tensor(labels, { dtype: 'int64' })
           const rows = rowsOf(a.values)
-          const each = rows.map((row, i) => (labels[i] === -100 ? 0 : rowLoss(row, labels[i] as number, labelSmoothing)))
+          const each = rows.map((row, i) =>
+            labels[i] === -100 ? 0 : rowLoss(row, labels[i] as number, labelSmoothing),
+          )
           const count = labels.filter((l) => l !== -100).length
           const label = `${dtype} ${layout} [${n}, ${c}] smoothing ${labelSmoothing}`
           const options = { labelSmoothing }
           const close = (_: number, w: number) => LOSS + 4 * U * Math.abs(w)
-          failures.push(...compare(`none ${label}`, loss.crossEntropy(a.tensor, y, { ...options, reduction: 'none' }), { shape: [n], data: Float64Array.from(each) }, close))
-          failures.push(...compare(`sum ${label}`, loss.crossEntropy(a.tensor, y, { ...options, reduction: 'sum' }), scalar(oracle.sum(each)), (_, w) => n * LOSS + 64 * U * w))
+          failures.push(
+            ...compare(
+              `none ${label}`,
+              loss.crossEntropy(a.tensor, y, { ...options, reduction: 'none' }),
+              { shape: [n], data: Float64Array.from(each) },
+              close,
+            ),
+          )
+          failures.push(
+            ...compare(
+              `sum ${label}`,
+              loss.crossEntropy(a.tensor, y, { ...options, reduction: 'sum' }),
+              scalar(oracle.sum(each)),
+              (_, w) => n * LOSS + 64 * U * w,
+            ),
+          )
           a.tensor.requiresGrad = true
           const out = loss.crossEntropy(a.tensor, y, options)
           failures.push(...compare(`mean ${label}`, out, scalar(oracle.sum(each) / count), (_, w) => LOSS + 64 * U * w))
@@ -56,7 +79,14 @@ onEveryTarget('crossEntropy and its gradient', () => {
             const target = (labels[i as number] === j ? 1 - labelSmoothing : 0) + labelSmoothing / c
             return (p - target) / count
           })
-          failures.push(...compare(`gradient ${label}`, out.node?.vjp(ones([]))[0] as Tensor, want, (_, w) => (LOSS + 8 * U) / count + ulp(dtype, w) / 2))
+          failures.push(
+            ...compare(
+              `gradient ${label}`,
+              gradients(out, ones([]))[0] as Tensor,
+              want,
+              (_, w) => (LOSS + 8 * U) / count + ulp(dtype, w) / 2,
+            ),
+          )
         }
       }
     }
@@ -69,20 +99,52 @@ t.test('crossEntropy takes [c], [n, c, d...], other label dtypes, and probabilit
   const labels = random('int64', [2, 4, 5], 4, [0, 2])
   const x = tensor(a.data, { shape: a.shape })
   const y = tensor(labels.data, { shape: labels.shape, dtype: 'int32' })
-  const want = nd([2, 4, 5], ([n, h, w]) => rowLoss([0, 1, 2].map((c) => oracle.at(a, [n, c, h, w] as number[])), oracle.at(labels, [n, h, w] as number[]), 0))
-  t.same(compare('none', loss.crossEntropy(x, y, { reduction: 'none' }), want, () => LOSS), [])
-  t.same(compare('mean', loss.crossEntropy(x, y), scalar(oracle.mean(Array.from(want.data))), () => LOSS), [])
+  const want = nd([2, 4, 5], ([n, h, w]) =>
+    rowLoss(
+      [0, 1, 2].map((c) => oracle.at(a, [n, c, h, w] as number[])),
+      oracle.at(labels, [n, h, w] as number[]),
+      0,
+    ),
+  )
+  t.same(
+    compare('none', loss.crossEntropy(x, y, { reduction: 'none' }), want, () => LOSS),
+    [],
+  )
+  t.same(
+    compare('mean', loss.crossEntropy(x, y), scalar(oracle.mean(Array.from(want.data))), () => LOSS),
+    [],
+  )
   const one = loss.crossEntropy(tensor([1, 2, 3]), tensor(2, { dtype: 'uint8' }), { reduction: 'none' })
-  t.same(compare('[c]', one, scalar(rowLoss([1, 2, 3], 2, 0)), () => LOSS), [])
+  t.same(
+    compare('[c]', one, scalar(rowLoss([1, 2, 3], 2, 0)), () => LOSS),
+    [],
+  )
 
-  const p = tensor([[0.2, 0.3, 0.5], [1, 0, 0]])
-  const logits = [[1, -1, 2], [0.5, 0, 3]]
-  const soft = (s: number) => oracle.mean(logits.map((row, i) => {
-    const log = row.map((v) => v - oracle.logSumExp(row))
-    return -oracle.sum((p.arraySync() as number[][])[i]!.map((q, j) => (q * (1 - s) + s / 3) * (log[j] as number)))
-  }))
-  t.same(compare('probabilities', loss.crossEntropy(tensor(logits), p), scalar(soft(0)), () => LOSS), [])
-  t.same(compare('smoothed', loss.crossEntropy(tensor(logits), p, { labelSmoothing: 0.3 }), scalar(soft(0.3)), () => LOSS), [])
+  const p = tensor([
+    [0.2, 0.3, 0.5],
+    [1, 0, 0],
+  ])
+  const logits = [
+    [1, -1, 2],
+    [0.5, 0, 3],
+  ]
+  const soft = (s: number) =>
+    oracle.mean(
+      logits.map((row, i) => {
+        const log = row.map((v) => v - oracle.logSumExp(row))
+        return -oracle.sum(
+          ((p.arraySync() as number[][])[i] as number[]).map((q, j) => (q * (1 - s) + s / 3) * (log[j] as number)),
+        )
+      }),
+    )
+  t.same(
+    compare('probabilities', loss.crossEntropy(tensor(logits), p), scalar(soft(0)), () => LOSS),
+    [],
+  )
+  t.same(
+    compare('smoothed', loss.crossEntropy(tensor(logits), p, { labelSmoothing: 0.3 }), scalar(soft(0.3)), () => LOSS),
+    [],
+  )
   t.end()
 })
 
@@ -106,11 +168,19 @@ t.test('nllLoss of logSoftmax is crossEntropy', (t) => {
   for (const shape of [[7, 5], [4, 6, 3], [9]]) {
     const a = tensor(random('float32', shape, 3).data, { shape })
     const lead = shape.length === 1 ? [] : shape.filter((_, i) => i !== 1)
-    const labels = random('int64', lead, 4, [0, (shape.length === 1 ? shape[0] : shape[1]) as number - 1])
+    const labels = random('int64', lead, 4, [0, ((shape.length === 1 ? shape[0] : shape[1]) as number) - 1])
     const y = tensor(labels.data, { shape: lead, dtype: 'int64' })
     for (const reduction of ['none', 'sum', 'mean'] as const) {
       const want = read(loss.crossEntropy(a, y, { reduction, ignoreIndex: 1 }))
-      t.same(compare(`${shape} ${reduction}`, loss.nllLoss(logSoftmax(a, shape.length === 1 ? 0 : 1), y, { reduction, ignoreIndex: 1 }), want, () => LOSS), [])
+      t.same(
+        compare(
+          `${shape} ${reduction}`,
+          loss.nllLoss(logSoftmax(a, shape.length === 1 ? 0 : 1), y, { reduction, ignoreIndex: 1 }),
+          want,
+          () => LOSS,
+        ),
+        [],
+      )
     }
   }
   t.end()
@@ -126,9 +196,27 @@ interface Pointwise {
 }
 const sigmoid = (x: number) => 1 / (1 + Math.exp(-x))
 const pointwise: Record<string, Pointwise> = {
-  mseLoss: { op: loss.mseLoss, f: (x, y) => (x - y) ** 2, dx: (x, y) => 2 * (x - y), dy: (x, y) => 2 * (y - x), target: [-2, 2] },
-  l1Loss: { op: loss.l1Loss, f: (x, y) => Math.abs(x - y), dx: (x, y) => Math.sign(x - y), dy: (x, y) => Math.sign(y - x), target: [-2, 2] },
-  klDiv: { op: loss.klDiv, f: (x, y) => y * (Math.log(y) - x), dx: (_, y) => -y, dy: (x, y) => Math.log(y) + 1 - x, target: [0.01, 1] },
+  mseLoss: {
+    op: loss.mseLoss,
+    f: (x, y) => (x - y) ** 2,
+    dx: (x, y) => 2 * (x - y),
+    dy: (x, y) => 2 * (y - x),
+    target: [-2, 2],
+  },
+  l1Loss: {
+    op: loss.l1Loss,
+    f: (x, y) => Math.abs(x - y),
+    dx: (x, y) => Math.sign(x - y),
+    dy: (x, y) => Math.sign(y - x),
+    target: [-2, 2],
+  },
+  klDiv: {
+    op: loss.klDiv,
+    f: (x, y) => y * (Math.log(y) - x),
+    dx: (_, y) => -y,
+    dy: (x, y) => Math.log(y) + 1 - x,
+    target: [0.01, 1],
+  },
   'klDiv of logarithms': {
     op: (x, y, options) => loss.klDiv(x, y, { ...options, logTarget: true }),
     f: (x, y) => Math.exp(y) * (y - x),
@@ -157,8 +245,22 @@ for (const [name, { op, f, dx, dy, target }] of Object.entries(pointwise)) {
           const values = Array.from(each.data)
           const label = `${name} ${dtype} ${layout}`
           const close = () => 64 * U // values up to 40, a handful of float32 operations, each within 2 ulp of numbers up to 8
-          failures.push(...compare(label, op(x.tensor, y.tensor, { reduction: 'none' }), each, (_, w) => close() + 8 * U * Math.abs(w)))
-          failures.push(...compare(`${label} sum`, op(x.tensor, y.tensor, { reduction: 'sum' }), scalar(oracle.sum(values)), () => values.length * 128 * U * 8))
+          failures.push(
+            ...compare(
+              label,
+              op(x.tensor, y.tensor, { reduction: 'none' }),
+              each,
+              (_, w) => close() + 8 * U * Math.abs(w),
+            ),
+          )
+          failures.push(
+            ...compare(
+              `${label} sum`,
+              op(x.tensor, y.tensor, { reduction: 'sum' }),
+              scalar(oracle.sum(values)),
+              () => values.length * 128 * U * 8,
+            ),
+          )
           x.tensor.requiresGrad = true
           y.tensor.requiresGrad = true
           const out = op(x.tensor, y.tensor, {})
@@ -178,9 +280,14 @@ for (const [name, { op, f, dx, dy, target }] of Object.entries(pointwise)) {
       y.tensor.requiresGrad = true
       backward(op(x.tensor, y.tensor, { reduction: 'sum' }))
       // A handful of float32 operations on numbers up to 8, rounded once to the dtype.
-      const close = (_: number, w: number) => 64 * U + 8 * U * Math.abs(w) + (dtype === 'float32' ? 0 : ulp(dtype, w) / 2)
-      failures.push(...compare(`${name} ${dtype} dx`, x.tensor.grad as Tensor, oracle.zip(x.values, y.values, dx), close))
-      failures.push(...compare(`${name} ${dtype} dy`, y.tensor.grad as Tensor, oracle.zip(x.values, y.values, dy), close))
+      const close = (_: number, w: number) =>
+        64 * U + 8 * U * Math.abs(w) + (dtype === 'float32' ? 0 : ulp(dtype, w) / 2)
+      failures.push(
+        ...compare(`${name} ${dtype} dx`, x.tensor.grad as Tensor, oracle.zip(x.values, y.values, dx), close),
+      )
+      failures.push(
+        ...compare(`${name} ${dtype} dy`, y.tensor.grad as Tensor, oracle.zip(x.values, y.values, dy), close),
+      )
     }
     return failures
   })
@@ -192,22 +299,38 @@ t.test('binaryCrossEntropyWithLogits: no overflow, a gradient at 0, posWeight', 
   const x = tensor([0, 1, -2], { requiresGrad: true })
   const y = tensor([0.25, 1, 0])
   const plain = loss.binaryCrossEntropyWithLogits(x, y, { reduction: 'none' })
-  const slope = plain.node?.vjp(ones([3]))[0] as Tensor
+  const slope = gradients(plain, ones([3]))[0] as Tensor
   const want = [0, 1, -2].map((v, i) => sigmoid(v) - ([0.25, 1, 0][i] as number))
-  t.same(compare('dx', slope, { shape: [3], data: Float64Array.from(want) }, () => 8 * U), [])
+  t.same(
+    compare('dx', slope, { shape: [3], data: Float64Array.from(want) }, () => 8 * U),
+    [],
+  )
   const weighted = loss.binaryCrossEntropyWithLogits(x, y, { reduction: 'none', posWeight: tensor([3]) })
   const softplus = (v: number) => Math.log1p(Math.exp(-v))
   const heavy = [0, 1, -2].map((v, i) => {
     const q = [0.25, 1, 0][i] as number
     return 3 * q * softplus(v) + (1 - q) * (v + softplus(v))
   })
-  t.same(compare('posWeight', weighted, { shape: [3], data: Float64Array.from(heavy) }, () => 32 * U), [])
+  t.same(
+    compare('posWeight', weighted, { shape: [3], data: Float64Array.from(heavy) }, () => 32 * U),
+    [],
+  )
   t.end()
 })
 
 t.test("klDiv: 'batchmean' divides by the batch, PyTorch's default 'mean' by the elements; 0 log 0 is 0", (t) => {
-  const x = logSoftmax(tensor([[1, 2], [3, 4], [0, 0]]))
-  const y = tensor([[0, 1], [0.5, 0.5], [0.3, 0.7]])
+  const x = logSoftmax(
+    tensor([
+      [1, 2],
+      [3, 4],
+      [0, 0],
+    ]),
+  )
+  const y = tensor([
+    [0, 1],
+    [0.5, 0.5],
+    [0.3, 0.7],
+  ])
   const total = loss.klDiv(x, y, { reduction: 'sum' }).item()
   t.ok(Number.isFinite(total) && total > 0)
   t.ok(Math.abs(loss.klDiv(x, y, { reduction: 'batchmean' }).item() - total / 3) < 1e-6)
@@ -218,11 +341,27 @@ t.test("klDiv: 'batchmean' divides by the batch, PyTorch's default 'mean' by the
 t.test('errors name op, argument and value', (t) => {
   const x = ones([4, 3])
   const y = tensor([0, 1, 2, 0], { dtype: 'int64' })
-  t.throws(() => loss.mseLoss(ones([4, 1]), ones([4])), { code: 'ERR_SHAPE', message: 'mseLoss: input [4, 1] and target [4] must have one shape' })
-  t.throws(() => loss.crossEntropy(x, permute(ones([3, 4]), [1, 0]), { reduction: 'median' as never }), { code: 'ERR_ARGUMENT', message: /reduction must be mean, sum, none/ })
-  t.throws(() => loss.crossEntropy(x, tensor([true, false, true, false])), { code: 'ERR_DTYPE', message: /labels must be int64 or int32/ })
-  t.throws(() => loss.crossEntropy(ones([5, 3]), y), { code: 'ERR_SHAPE', message: 'crossEntropy: labels must have shape [5], got [4]' })
-  t.throws(() => loss.crossEntropy(x, y, { labelSmoothing: 2 }), { message: 'crossEntropy: labelSmoothing must be a number from 0 to 1, got 2' })
-  t.throws(() => loss.nllLoss(x, y, { ignoreIndex: 0.5 }), { message: 'nllLoss: ignoreIndex must be a whole number, got 0.5' })
+  t.throws(() => loss.mseLoss(ones([4, 1]), ones([4])), {
+    code: 'ERR_SHAPE',
+    message: 'mseLoss: input [4, 1] and target [4] must have one shape',
+  })
+  t.throws(() => loss.crossEntropy(x, permute(ones([3, 4]), [1, 0]), { reduction: 'median' as never }), {
+    code: 'ERR_ARGUMENT',
+    message: /reduction must be mean, sum, none/,
+  })
+  t.throws(() => loss.crossEntropy(x, tensor([true, false, true, false])), {
+    code: 'ERR_DTYPE',
+    message: /labels must be int64 or int32/,
+  })
+  t.throws(() => loss.crossEntropy(ones([5, 3]), y), {
+    code: 'ERR_SHAPE',
+    message: 'crossEntropy: labels must have shape [5], got [4]',
+  })
+  t.throws(() => loss.crossEntropy(x, y, { labelSmoothing: 2 }), {
+    message: 'crossEntropy: labelSmoothing must be a number from 0 to 1, got 2',
+  })
+  t.throws(() => loss.nllLoss(x, y, { ignoreIndex: 0.5 }), {
+    message: 'nllLoss: ignoreIndex must be a whole number, got 0.5',
+  })
   t.end()
 })

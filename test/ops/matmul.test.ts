@@ -20,7 +20,12 @@ function bound(a: Nd, b: Nd, dtype: Float): (flat: number, want: number) => numb
 }
 
 /** A matrix as asked for, or the transpose of its transpose in memory. */
-function operand(dtype: Float, shape: readonly number[], seed: number, transposed: boolean): { tensor: Tensor; values: Nd } {
+function operand(
+  dtype: Float,
+  shape: readonly number[],
+  seed: number,
+  transposed: boolean,
+): { tensor: Tensor; values: Nd } {
   const values = random(dtype, shape, seed, [-1, 1])
   if (!transposed) return lay('contiguous', dtype, values)
   const [m, n] = shape as [number, number]
@@ -30,8 +35,24 @@ function operand(dtype: Float, shape: readonly number[], seed: number, transpose
 
 // Around the register tiles of all rows (6, 8, 12, 14 rows; 16 and 32 columns), with primes and long, thin shapes.
 const sizes: [number, number, number][] = [
-  [1, 1, 1], [2, 3, 5], [5, 7, 16], [6, 15, 8], [7, 16, 17], [8, 17, 31], [12, 32, 12], [13, 33, 40], [14, 31, 2], [15, 32, 33],
-  [28, 64, 64], [29, 65, 127], [1, 257, 33], [257, 1, 33], [33, 1, 257], [1, 1, 513], [61, 67, 71], [3, 130, 1000],
+  [1, 1, 1],
+  [2, 3, 5],
+  [5, 7, 16],
+  [6, 15, 8],
+  [7, 16, 17],
+  [8, 17, 31],
+  [12, 32, 12],
+  [13, 33, 40],
+  [14, 31, 2],
+  [15, 32, 33],
+  [28, 64, 64],
+  [29, 65, 127],
+  [1, 257, 33],
+  [257, 1, 33],
+  [33, 1, 257],
+  [1, 1, 513],
+  [61, 67, 71],
+  [3, 130, 1000],
 ]
 
 onEveryTarget('nn, nt, tn, tt at every edge', () => {
@@ -46,7 +67,14 @@ onEveryTarget('nn, nt, tn, tt at every edge', () => {
         const tolerance = bound(a.values, b.values, dtype)
         failures.push(...compare(label, matmul(a.tensor, b.tensor), want, tolerance))
         failures.push(...compare(`packed ${label}`, matmul(a.tensor, pack(b.tensor)), want, tolerance))
-        failures.push(...compare(`float32 result ${label}`, matmul(a.tensor, b.tensor, { dtype: 'float32' }), want, bound(a.values, b.values, 'float32')))
+        failures.push(
+          ...compare(
+            `float32 result ${label}`,
+            matmul(a.tensor, b.tensor, { dtype: 'float32' }),
+            want,
+            bound(a.values, b.values, 'float32'),
+          ),
+        )
       }
     }
   }
@@ -61,7 +89,9 @@ onEveryTarget('any layout', () => {
         const a = lay(x, dtype, random(dtype, [9, 19], 3, [-1, 1]))
         const b = lay(y, dtype, random(dtype, [19, 35], 4, [-1, 1]))
         const want = oracle.matmul(a.values, b.values)
-        failures.push(...compare(`${dtype} ${x} ${y}`, matmul(a.tensor, b.tensor), want, bound(a.values, b.values, dtype)))
+        failures.push(
+          ...compare(`${dtype} ${x} ${y}`, matmul(a.tensor, b.tensor), want, bound(a.values, b.values, dtype)),
+        )
       }
     }
   }
@@ -71,8 +101,42 @@ onEveryTarget('any layout', () => {
 onEveryTarget('batches and broadcasting', () => {
   const failures: string[] = []
   const cases: [number[], number[]][] = [
-    [[3, 4, 5], [3, 5, 6]], [[3, 4, 5], [5, 6]], [[4, 5], [3, 5, 6]], [[2, 1, 4, 5], [3, 5, 6]], [[1, 3, 4, 5], [2, 1, 5, 6]], [[0, 4, 5], [5, 6]], [[2, 0, 5], [5, 6]],
-    [[4, 5], [7, 0, 5, 6]], [[2, 3, 17, 33], [2, 3, 33, 9]],
+    [
+      [3, 4, 5],
+      [3, 5, 6],
+    ],
+    [
+      [3, 4, 5],
+      [5, 6],
+    ],
+    [
+      [4, 5],
+      [3, 5, 6],
+    ],
+    [
+      [2, 1, 4, 5],
+      [3, 5, 6],
+    ],
+    [
+      [1, 3, 4, 5],
+      [2, 1, 5, 6],
+    ],
+    [
+      [0, 4, 5],
+      [5, 6],
+    ],
+    [
+      [2, 0, 5],
+      [5, 6],
+    ],
+    [
+      [4, 5],
+      [7, 0, 5, 6],
+    ],
+    [
+      [2, 3, 17, 33],
+      [2, 3, 33, 9],
+    ],
   ]
   for (const dtype of floats) {
     for (const [shapeA, shapeB] of cases) {
@@ -80,7 +144,14 @@ onEveryTarget('batches and broadcasting', () => {
         const a = lay(layout, dtype, random(dtype, shapeA, 3, [-1, 1]))
         const b = lay(layout, dtype, random(dtype, shapeB, 4, [-1, 1]))
         const want = oracle.matmul(a.values, b.values)
-        failures.push(...compare(`${dtype} ${layout} [${shapeA}] x [${shapeB}]`, matmul(a.tensor, b.tensor), want, bound(a.values, b.values, dtype)))
+        failures.push(
+          ...compare(
+            `${dtype} ${layout} [${shapeA}] x [${shapeB}]`,
+            matmul(a.tensor, b.tensor),
+            want,
+            bound(a.values, b.values, dtype),
+          ),
+        )
       }
     }
   }
@@ -98,22 +169,42 @@ const activations: Record<string, (x: number) => number> = {
 onEveryTarget('bias and activation, in matmul and linear, plain and packed', () => {
   const failures: string[] = []
   for (const dtype of floats) {
-    for (const [m, n, k] of [[1, 1, 1], [5, 17, 9], [14, 32, 33], [29, 65, 20]] as const) {
+    for (const [m, n, k] of [
+      [1, 1, 1],
+      [5, 17, 9],
+      [14, 32, 33],
+      [29, 65, 20],
+    ] as const) {
       const a = lay('contiguous', dtype, random(dtype, [m, k], 3, [-1, 1]))
       const w = lay('contiguous', dtype, random(dtype, [n, k], 4, [-1, 1]))
       const b = lay('contiguous', dtype, random(dtype, [n], 5, [-1, 1]))
       const turned = nd([k, n], ([p, j]) => oracle.at(w.values, [j, p] as number[]))
       const before = oracle.zip(oracle.matmul(a.values, turned), b.values, (x, y) => x + y)
       const exact = bound(a.values, turned, 'float32')
-      for (const [activation, f] of [['none', (x: number) => x], ...Object.entries(activations)] as [string, (x: number) => number][]) {
+      for (const [activation, f] of [['none', (x: number) => x], ...Object.entries(activations)] as [
+        string,
+        (x: number) => number,
+      ][]) {
         const options: MatmulOptions = activation === 'none' ? {} : { activation: activation as 'relu' }
         const want = oracle.map(before, f)
         // All slopes are at most 1.13 (gelu), and the functions themselves are within a few ulp of values around 1.
-        const tolerance = (i: number, v: number) => 1.2 * (exact(i, 0) + 4 * U * Math.abs(before.data[i] as number)) + 4 * U + (dtype === 'float32' ? 0 : ulp(dtype, v) / 2)
+        const tolerance = (i: number, v: number) =>
+          1.2 * (exact(i, 0) + 4 * U * Math.abs(before.data[i] as number)) +
+          4 * U +
+          (dtype === 'float32' ? 0 : ulp(dtype, v) / 2)
         const label = `${dtype} ${activation} m=${m} n=${n} k=${k}`
-        failures.push(...compare(`matmul ${label}`, matmul(a.tensor, transpose(w.tensor), { ...options, bias: b.tensor }), want, tolerance))
+        failures.push(
+          ...compare(
+            `matmul ${label}`,
+            matmul(a.tensor, transpose(w.tensor), { ...options, bias: b.tensor }),
+            want,
+            tolerance,
+          ),
+        )
         failures.push(...compare(`linear ${label}`, linear(a.tensor, w.tensor, b.tensor, options), want, tolerance))
-        failures.push(...compare(`packed linear ${label}`, linear(a.tensor, pack(w.tensor), b.tensor, options), want, tolerance))
+        failures.push(
+          ...compare(`packed linear ${label}`, linear(a.tensor, pack(w.tensor), b.tensor, options), want, tolerance),
+        )
       }
     }
   }
@@ -125,27 +216,77 @@ onEveryTarget('vectors, empty sizes, k = 0', () => {
   const product = (a: number[], b: number[], want: Nd, options: MatmulOptions = {}) =>
     failures.push(...compare(`[${a}] x [${b}]`, matmul(ones(a), ones(b), options), want))
   product([3], [3], { shape: [], data: Float64Array.of(3) })
-  product([3], [3, 2], nd([2], () => 3))
-  product([2, 3], [3], nd([2], () => 3))
-  product([4, 2, 3], [3], nd([4, 2], () => 3))
-  product([3], [4, 3, 2], nd([4, 2], () => 3))
-  product([2, 0], [0, 3], nd([2, 3], () => 0))
-  product([2, 0], [0, 3], nd([2, 3], () => 1), { bias: ones([3]) })
-  product([0, 2], [2, 3], nd([0, 3], () => 0))
-  product([2, 3], [3, 0], nd([2, 0], () => 0))
-  failures.push(...compare('packed k = 0', matmul(ones([2, 0]), pack(ones([0, 3]))), nd([2, 3], () => 0)))
+  product(
+    [3],
+    [3, 2],
+    nd([2], () => 3),
+  )
+  product(
+    [2, 3],
+    [3],
+    nd([2], () => 3),
+  )
+  product(
+    [4, 2, 3],
+    [3],
+    nd([4, 2], () => 3),
+  )
+  product(
+    [3],
+    [4, 3, 2],
+    nd([4, 2], () => 3),
+  )
+  product(
+    [2, 0],
+    [0, 3],
+    nd([2, 3], () => 0),
+  )
+  product(
+    [2, 0],
+    [0, 3],
+    nd([2, 3], () => 1),
+    { bias: ones([3]) },
+  )
+  product(
+    [0, 2],
+    [2, 3],
+    nd([0, 3], () => 0),
+  )
+  product(
+    [2, 3],
+    [3, 0],
+    nd([2, 0], () => 0),
+  )
+  failures.push(
+    ...compare(
+      'packed k = 0',
+      matmul(ones([2, 0]), pack(ones([0, 3]))),
+      nd([2, 3], () => 0),
+    ),
+  )
   return failures
 })
 
 onEveryTarget('NaN and infinity go where they must and nowhere else', () => {
   const failures: string[] = []
   for (const dtype of floats) {
-    for (const [m, n, k] of [[3, 4, 5], [15, 33, 17]] as const) {
+    for (const [m, n, k] of [
+      [3, 4, 5],
+      [15, 33, 17],
+    ] as const) {
       const a = nd([m, k], ([i, p]) => (i === 1 && p === 2 ? NaN : 1))
       const b = nd([k, n], ([p, j]) => (p === 3 && j === 2 ? Infinity : 1))
-      const zero = nd([m, k], ([i, p]) => (i === 0 && p === 3 ? 0 : (a.data[(i as number) * k + (p as number)] as number)))
+      const zero = nd([m, k], ([i, p]) =>
+        i === 0 && p === 3 ? 0 : (a.data[(i as number) * k + (p as number)] as number),
+      )
       const want = oracle.matmul(zero, b)
-      failures.push(...compare(`${dtype} m=${m}`, matmul(lay('contiguous', dtype, zero).tensor, lay('contiguous', dtype, b).tensor), want))
+      failures.push(
+        ...compare(
+          `${dtype} m=${m}`,
+          matmul(lay('contiguous', dtype, zero).tensor, lay('contiguous', dtype, b).tensor),
+          want,
+        ),
+      )
     }
   }
   return failures
@@ -179,17 +320,37 @@ t.test('the gradients of matmul, linear and bias', (t) => {
   const close = () => 20 * 16 * U
   t.same(compare('da', grads[0] as Tensor, oracle.matmul(g.values, turn(b.values)), close), [])
   t.same(compare('db', grads[1] as Tensor, oracle.matmul(turn(rows), g.values), close), [])
-  t.same(compare('dbias', grads[2] as Tensor, { shape: [3], data: oracle.fold(g.values, [0], oracle.sum).data }, close), [])
+  t.same(
+    compare('dbias', grads[2] as Tensor, { shape: [3], data: oracle.fold(g.values, [0], oracle.sum).data }, close),
+    [],
+  )
   t.end()
 })
 
 t.test('errors show the shapes', (t) => {
-  t.throws(() => matmul(ones([2, 3]), ones([4, 5])), { code: 'ERR_SHAPE', message: 'matmul: inner sizes differ: a is [2, 3], b is [4, 5]' })
-  t.throws(() => matmul(ones([2, 3, 4]), ones([3, 4, 5])), { code: 'ERR_SHAPE', message: 'matmul: shapes [2] and [3] do not broadcast' })
+  t.throws(() => matmul(ones([2, 3]), ones([4, 5])), {
+    code: 'ERR_SHAPE',
+    message: 'matmul: inner sizes differ: a is [2, 3], b is [4, 5]',
+  })
+  t.throws(() => matmul(ones([2, 3, 4]), ones([3, 4, 5])), {
+    code: 'ERR_SHAPE',
+    message: 'matmul: shapes [2] and [3] do not broadcast',
+  })
   t.throws(() => matmul(ones([]), ones([1])), { code: 'ERR_SHAPE' })
-  t.throws(() => matmul(zeros([2, 2], { dtype: 'int64' }), zeros([2, 2], { dtype: 'int64' })), { code: 'ERR_DTYPE', message: /no int64 kernel/ })
-  t.throws(() => matmul(ones([2, 2]), ones([2, 2]), { activation: 'selu' as never }), { message: /activation must be relu, gelu, silu, sigmoid or tanh, got "selu"/ })
-  t.throws(() => linear(ones([2, 3]), ones([4, 5])), { code: 'ERR_SHAPE', message: 'linear: x [2, 3] does not end in the 5 inputs of w [4, 5]' })
-  t.throws(() => pack(permute(ones([2, 3, 4]), [2, 1, 0])), { code: 'ERR_SHAPE', message: 'pack: w must have two axes, its shape is [4, 3, 2]' })
+  t.throws(() => matmul(zeros([2, 2], { dtype: 'int64' }), zeros([2, 2], { dtype: 'int64' })), {
+    code: 'ERR_DTYPE',
+    message: /no int64 kernel/,
+  })
+  t.throws(() => matmul(ones([2, 2]), ones([2, 2]), { activation: 'selu' as never }), {
+    message: /activation must be relu, gelu, silu, sigmoid or tanh, got "selu"/,
+  })
+  t.throws(() => linear(ones([2, 3]), ones([4, 5])), {
+    code: 'ERR_SHAPE',
+    message: 'linear: x [2, 3] does not end in the 5 inputs of w [4, 5]',
+  })
+  t.throws(() => pack(permute(ones([2, 3, 4]), [2, 1, 0])), {
+    code: 'ERR_SHAPE',
+    message: 'pack: w must have two axes, its shape is [4, 3, 2]',
+  })
   t.end()
 })

@@ -17,7 +17,11 @@ function drop(a: Nd, axes: readonly number[]): Nd {
   return { shape: a.shape.filter((_, i) => !axes.includes(i)), data: a.data }
 }
 
-function eachCase(dtype: DType, range: [number, number] | undefined, body: (a: Tensor, values: Nd, axes: number[], label: string) => void): void {
+function eachCase(
+  dtype: DType,
+  range: [number, number] | undefined,
+  body: (a: Tensor, values: Nd, axes: number[], label: string) => void,
+): void {
   for (const layout of layoutNames) {
     for (const shape of shapes) {
       const a = lay(layout, dtype, random(dtype, shape, shape.length + 3, range))
@@ -36,7 +40,8 @@ onEveryTarget('sum', () => {
       const magnitude = oracle.fold(oracle.abs(values), axes, oracle.sum)
       const out = sum(a, axes, { keepdim: true })
       if (out.dtype !== sumOf(dtype)) failures.push(`sum ${label}: dtype is ${out.dtype}`)
-      const tolerance = (i: number, w: number) => (isFloat(dtype) ? CHAIN * (magnitude.data[i] as number) + ulp(dtype, w) / 2 : 0)
+      const tolerance = (i: number, w: number) =>
+        isFloat(dtype) ? CHAIN * (magnitude.data[i] as number) + ulp(dtype, w) / 2 : 0
       failures.push(...compare(`sum ${label}`, out, want, tolerance))
       failures.push(...compare(`sum without keepdim ${label}`, sum(a, axes), drop(want, axes), tolerance))
     })
@@ -50,8 +55,14 @@ onEveryTarget('mean', () => {
     eachCase(dtype, isFloat(dtype) || dtype === 'bool' ? undefined : [0, 100], (a, values, axes, label) => {
       const magnitude = oracle.fold(oracle.abs(values), axes, oracle.mean)
       const type = floatOf(dtype)
-      failures.push(...compare(`mean ${label}`, mean(a, axes, { keepdim: true }), oracle.fold(values, axes, oracle.mean), (i, w) =>
-        2 * CHAIN * (magnitude.data[i] as number) + ulp(type, w) / 2))
+      failures.push(
+        ...compare(
+          `mean ${label}`,
+          mean(a, axes, { keepdim: true }),
+          oracle.fold(values, axes, oracle.mean),
+          (i, w) => 2 * CHAIN * (magnitude.data[i] as number) + ulp(type, w) / 2,
+        ),
+      )
     })
   }
   return failures
@@ -62,8 +73,23 @@ onEveryTarget('max, min', () => {
   for (const dtype of dtypes) {
     eachCase(dtype, undefined, (a, values, axes, label) => {
       if (axes.some((i) => values.shape[i] === 0)) return
-      failures.push(...compare(`max ${label}`, max(a, axes, { keepdim: true }), oracle.fold(values, axes, (line) => Math.max(...line))))
-      failures.push(...compare(`min ${label}`, min(a, axes), drop(oracle.fold(values, axes, (line) => Math.min(...line)), axes)))
+      failures.push(
+        ...compare(
+          `max ${label}`,
+          max(a, axes, { keepdim: true }),
+          oracle.fold(values, axes, (line) => Math.max(...line)),
+        ),
+      )
+      failures.push(
+        ...compare(
+          `min ${label}`,
+          min(a, axes),
+          drop(
+            oracle.fold(values, axes, (line) => Math.min(...line)),
+            axes,
+          ),
+        ),
+      )
     })
   }
   return failures
@@ -77,10 +103,46 @@ onEveryTarget('NaN wins max, min, argmax and argmin', () => {
         const values = nd([n, 3], ([i, j]) => (i === at && j === 1 ? NaN : ((i as number) * 7) % 5))
         for (const axis of [0, 1]) {
           const a = lay(axis === 0 ? 'contiguous' : 'permuted', dtype, values).tensor
-          failures.push(...compare(`max ${dtype} ${n}`, max(a, axis), drop(oracle.fold(values, [axis], (l) => Math.max(...l)), [axis])))
-          failures.push(...compare(`min ${dtype} ${n}`, min(a, axis), drop(oracle.fold(values, [axis], (l) => Math.min(...l)), [axis])))
-          failures.push(...compare(`argmax ${dtype} ${n}`, argmax(a, axis), drop(oracle.fold(values, [axis], (l) => position(l, true)), [axis])))
-          failures.push(...compare(`argmin ${dtype} ${n}`, argmin(a, axis), drop(oracle.fold(values, [axis], (l) => position(l, false)), [axis])))
+          failures.push(
+            ...compare(
+              `max ${dtype} ${n}`,
+              max(a, axis),
+              drop(
+                oracle.fold(values, [axis], (l) => Math.max(...l)),
+                [axis],
+              ),
+            ),
+          )
+          failures.push(
+            ...compare(
+              `min ${dtype} ${n}`,
+              min(a, axis),
+              drop(
+                oracle.fold(values, [axis], (l) => Math.min(...l)),
+                [axis],
+              ),
+            ),
+          )
+          failures.push(
+            ...compare(
+              `argmax ${dtype} ${n}`,
+              argmax(a, axis),
+              drop(
+                oracle.fold(values, [axis], (l) => position(l, true)),
+                [axis],
+              ),
+            ),
+          )
+          failures.push(
+            ...compare(
+              `argmin ${dtype} ${n}`,
+              argmin(a, axis),
+              drop(
+                oracle.fold(values, [axis], (l) => position(l, false)),
+                [axis],
+              ),
+            ),
+          )
         }
       }
     }
@@ -111,7 +173,9 @@ onEveryTarget('argmax, argmin: the first of equal ones, along every axis', () =>
         }
         if (a.values.data.length > 0) {
           const flat = position(Array.from(rounded.values.data), true)
-          failures.push(...compare(`argmax ${dtype} ${layout}`, argmax(rounded.tensor), { shape: [], data: Float64Array.of(flat) }))
+          failures.push(
+            ...compare(`argmax ${dtype} ${layout}`, argmax(rounded.tensor), { shape: [], data: Float64Array.of(flat) }),
+          )
         }
       }
     }
@@ -126,11 +190,24 @@ onEveryTarget('variance, std', () => {
       eachCase(dtype, [1, 3], (a, values, axes, label) => {
         // Deviations are exact to half an ulp of values up to 3 and enter squared; their sum follows the chain bound.
         const want = oracle.fold(values, axes, (line) => oracle.variance(line, correction))
-        const tolerance = (_: number, w: number) => 4 * CHAIN * w + 8 * unit('float32') * Math.sqrt(w) + 36 * unit('float32') ** 2 + ulp(dtype, w) / 2
-        failures.push(...compare(`variance ${label}`, variance(a, axes, { correction, keepdim: true }), want, tolerance))
+        const tolerance = (_: number, w: number) =>
+          4 * CHAIN * w + 8 * unit('float32') * Math.sqrt(w) + 36 * unit('float32') ** 2 + ulp(dtype, w) / 2
+        failures.push(
+          ...compare(`variance ${label}`, variance(a, axes, { correction, keepdim: true }), want, tolerance),
+        )
         const root = oracle.map(want, Math.sqrt)
-        failures.push(...compare(`std ${label}`, std(a, axes, { correction, keepdim: true }), root, (i, w) =>
-          Math.sqrt((want.data[i] as number) + tolerance(i, want.data[i] as number)) - w + ulp(dtype, w) + 6 * unit('float32') * w))
+        failures.push(
+          ...compare(
+            `std ${label}`,
+            std(a, axes, { correction, keepdim: true }),
+            root,
+            (i, w) =>
+              Math.sqrt((want.data[i] as number) + tolerance(i, want.data[i] as number)) -
+              w +
+              ulp(dtype, w) +
+              6 * unit('float32') * w,
+          ),
+        )
       })
     }
   }
@@ -154,8 +231,17 @@ onEveryTarget('cumsum along every axis', () => {
         for (let axis = 0; axis < shape.length; axis++) {
           const running = (line: number[]) => line.map((_, i) => oracle.sum(line.slice(0, i + 1)))
           const magnitude = oracle.along(oracle.abs(a.values), axis, running)
-          failures.push(...compare(`cumsum ${dtype} ${layout} axis ${axis}`, cumsum(a.tensor, axis), oracle.along(a.values, axis, running), (i, w) =>
-            isFloat(dtype) ? shape[axis]! * unit('float32') * (magnitude.data[i] as number) + ulp(dtype, w) / 2 : 0))
+          failures.push(
+            ...compare(
+              `cumsum ${dtype} ${layout} axis ${axis}`,
+              cumsum(a.tensor, axis),
+              oracle.along(a.values, axis, running),
+              (i, w) =>
+                isFloat(dtype)
+                  ? (shape[axis] as number) * unit('float32') * (magnitude.data[i] as number) + ulp(dtype, w) / 2
+                  : 0,
+            ),
+          )
         }
       }
     }
@@ -178,14 +264,18 @@ t.test('nothing to reduce', (t) => {
   t.same(sum(none, 0).arraySync(), [0, 0, 0])
   t.ok(Number.isNaN(mean(none).item()))
   t.same(sum(none, 1).shape, [0])
-  for (const op of [max, min, argmax, argmin]) t.throws(() => op(none, 0), { code: 'ERR_SHAPE', message: `${op.name}: nothing to choose from over axis 0` })
+  for (const op of [max, min, argmax, argmin])
+    t.throws(() => op(none, 0), { code: 'ERR_SHAPE', message: `${op.name}: nothing to choose from over axis 0` })
   t.equal(any(none).item(), false)
   t.equal(all(none).item(), true)
   t.end()
 })
 
 t.test('any and all', (t) => {
-  const a = tensor([[0, 0, 1], [2, NaN, 3]])
+  const a = tensor([
+    [0, 0, 1],
+    [2, NaN, 3],
+  ])
   t.same(any(a, 0).arraySync(), [true, true, true])
   t.same(all(a, 1).arraySync(), [false, true])
   t.same(all(a, 1, { keepdim: true }).shape, [2, 1])
@@ -194,10 +284,16 @@ t.test('any and all', (t) => {
 })
 
 t.test('errors name op, argument and value', (t) => {
-  const a = tensor([[1, 2], [3, 4]])
+  const a = tensor([
+    [1, 2],
+    [3, 4],
+  ])
   t.throws(() => sum(a, 2), { code: 'ERR_SHAPE', message: 'sum: axis 2 does not exist in a tensor of 2 axes' })
   t.throws(() => variance(a, [0, 0]), { message: 'variance: axis 0 is given twice' })
-  t.throws(() => std(a, 0, { correction: 'x' as never }), { code: 'ERR_ARGUMENT', message: 'std: correction must be a number, got "x"' })
+  t.throws(() => std(a, 0, { correction: 'x' as never }), {
+    code: 'ERR_ARGUMENT',
+    message: 'std: correction must be a number, got "x"',
+  })
   t.throws(() => argmax(3 as never), { message: 'argmax: a must be a tensor, got 3' })
   t.throws(() => cumsum(a, 0.5), { message: 'cumsum: axis must be a whole number, got 0.5' })
   t.end()

@@ -63,7 +63,13 @@ export function fold(a: Nd, axes: readonly number[], f: (line: number[]) => numb
     a.shape.map((n, i) => (axes.includes(i) ? 1 : n)),
     (index) => {
       const line: number[] = []
-      for (const more of indices(inner)) line.push(at(a, more.map((m, i) => m + (index[i] as number))))
+      for (const more of indices(inner))
+        line.push(
+          at(
+            a,
+            more.map((m, i) => m + (index[i] as number)),
+          ),
+        )
       return f(line)
     },
   )
@@ -77,7 +83,12 @@ export function along(a: Nd, axis: number, f: (line: number[], before: readonly 
     const key = start.join()
     let line = lines.get(key)
     if (line === undefined) {
-      const values = Array.from({ length: a.shape[axis] as number }, (_, k) => at(a, start.map((m, i) => (i === axis ? k : m))))
+      const values = Array.from({ length: a.shape[axis] as number }, (_, k) =>
+        at(
+          a,
+          start.map((m, i) => (i === axis ? k : m)),
+        ),
+      )
       line = f(values, start)
       lines.set(key, line)
     }
