@@ -4,6 +4,7 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { addon, targetName } from '../native/load'
+import { copyTo } from '../tensor/tensor'
 import { cast, gelu, silu } from './unary'
 import { arg, converted, empty, expandView, needsGrad, Tensor, taped } from './op'
 import { sum, sumTo } from './reduce'
@@ -104,6 +105,12 @@ function beforeActivation(grad: Tensor, out: Tensor, activation: ActivationName 
   return before
 }
 
+/** The bias as the kernels read it: contiguous float32. */
+function biasRow(bias: Tensor): Tensor<'float32'> {
+  const row = converted(bias, 'float32')
+  return row.contiguous ? row : copyTo(row, 'float32')
+}
+
 interface Product {
   op: string
   a: Tensor
@@ -140,7 +147,7 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
   const out = empty(result, [...lead, m, n as number])
   const x = converted(a, common)
   const activation = apart ? 0 : code
-  const bias32 = bias && converted(bias, 'float32')
+  const bias32 = bias && biasRow(bias)
   if (b instanceof PackedMatrix) {
     if (b.dtype !== common) throw new DTypeError(`${op}: a is ${a.dtype} but the packed matrix is ${b.dtype}`)
     native.matmulPacked(out, expandView(x, [...lead, m, k as number]), b.bytes(transposed), bias32, activation)

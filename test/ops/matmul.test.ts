@@ -177,7 +177,7 @@ onEveryTarget('bias and activation, in matmul and linear, plain and packed', () 
     ] as const) {
       const a = lay('contiguous', dtype, random(dtype, [m, k], 3, [-1, 1]))
       const w = lay('contiguous', dtype, random(dtype, [n, k], 4, [-1, 1]))
-      const b = lay('contiguous', dtype, random(dtype, [n], 5, [-1, 1]))
+      const b = lay('reversed', dtype, random(dtype, [n], 5, [-1, 1]))
       const turned = nd([k, n], ([p, j]) => oracle.at(w.values, [j, p] as number[]))
       const before = oracle.zip(oracle.matmul(a.values, turned), b.values, (x, y) => x + y)
       const exact = bound(a.values, turned, 'float32')
