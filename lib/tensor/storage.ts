@@ -6,6 +6,7 @@
  * next op may get the same bytes while they are still warm in the cache. Recycling is what makes it fast, since a page
  * fault costs more than the arithmetic on a small tensor.
  */
+import { markAsUntransferable } from 'node:worker_threads'
 import { OutOfMemoryError } from '../core/errors'
 import { addon } from '../native/load'
 
@@ -47,6 +48,13 @@ export function uninitialised(bytes: number): ArrayBuffer {
   }
 }
 
+/** Bytes that cannot be transferred to another thread: commands in flight hold raw pointers to them. */
+function pinned(bytes: number): ArrayBuffer {
+  const buffer = uninitialised(bytes)
+  markAsUntransferable(buffer)
+  return buffer
+}
+
 /** Bytes for a tensor, uninitialised. */
 export function allocate(bytes: number): Storage {
   const size = sizeClass(bytes)
@@ -58,14 +66,14 @@ export function allocate(bytes: number): Storage {
   }
   if (size <= SMALL_BYTES) {
     if (slab === null || slabNext + size > slab.byteLength) {
-      slab = uninitialised(SLAB_BYTES + 64)
+      slab = pinned(SLAB_BYTES + 64)
       slabNext = addon.place(slab)
     }
     const byteOffset = slabNext
     slabNext += size
     return { buffer: slab, byteOffset, bytes: size, refs: 1 }
   }
-  const buffer = uninitialised(size + 64)
+  const buffer = pinned(size + 64)
   return { buffer, byteOffset: addon.place(buffer), bytes: size, refs: 1 }
 }
 
