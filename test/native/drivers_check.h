@@ -18,6 +18,7 @@ namespace kerf {
   namespace name {                     \
   void install_rows(Kernels&) {}       \
   void install_matmul(Kernels&) {}     \
+  void install_probe(Kernels&) {}      \
   }
 #include "../../native/core/targets.def"
 #undef TARGET

@@ -26,6 +26,11 @@ typedef uint16_t half_bits __attribute__((vector_size(8)));
 KERF_INLINE vf set1(float x) { return vf{x, x, x, x}; }
 KERF_INLINE vi set1i(int32_t x) { return vi{x, x, x, x}; }
 
+// Integers wrap around, which C++ grants to unsigned lanes only.
+typedef uint32_t vu __attribute__((vector_size(16)));
+KERF_INLINE vi add_i(vi a, vi b) { return (vi)((vu)a + (vu)b); }
+KERF_INLINE vi sub_i(vi a, vi b) { return (vi)((vu)a - (vu)b); }
+
 KERF_INLINE vi as_int(vf a) { return (vi)a; }
 KERF_INLINE vf as_float(vi a) { return (vf)a; }
 
@@ -65,8 +70,6 @@ KERF_INLINE vf copysign(vf magnitude, vf sign) {
   return (vf)(((vi)magnitude & set1i(0x7fffffff)) | ((vi)sign & set1i(INT32_MIN)));
 }
 
-KERF_INLINE vi add_i(vi a, vi b) { return a + b; }
-KERF_INLINE vi sub_i(vi a, vi b) { return a - b; }
 KERF_INLINE vi and_i(vi a, vi b) { return a & b; }
 KERF_INLINE vi or_i(vi a, vi b) { return a | b; }
 KERF_INLINE vi xor_i(vi a, vi b) { return a ^ b; }
@@ -110,8 +113,8 @@ KERF_INLINE half_bits narrow_f16(vf a) {
   vi u = as_int(a);
   vi sign = (u >> 16) & set1i(0x8000);
   vi magnitude = u & set1i(0x7fffffff);
-  vi normal = (magnitude - set1i(0x38000000) + set1i(0xfff) + ((magnitude >> 13) & set1i(1))) >> 13;
-  vi subnormal = as_int(as_float(magnitude) + set1(0.5f)) - set1i(0x3f000000);
+  vi normal = add_i(sub_i(magnitude, set1i(0x38000000 - 0xfff)), (magnitude >> 13) & set1i(1)) >> 13;
+  vi subnormal = sub_i(as_int(as_float(magnitude) + set1(0.5f)), set1i(0x3f000000));
   vi nan = set1i(0x7e00) | ((magnitude >> 13) & set1i(0x3ff));
   vi r = magnitude < set1i(0x38800000) ? subnormal : normal;
   r = magnitude >= set1i(0x477ff000) ? set1i(0x7c00) : r;
@@ -121,7 +124,7 @@ KERF_INLINE half_bits narrow_f16(vf a) {
 KERF_INLINE vf widen_bf16(half_bits h) { return as_float(__builtin_convertvector(h, vi) << 16); }
 KERF_INLINE half_bits narrow_bf16(vf a) {
   vi u = as_int(a);
-  vi rounded = (u + set1i(0x7fff) + ((u >> 16) & set1i(1))) >> 16;
+  vi rounded = add_i(add_i(u, set1i(0x7fff)), (u >> 16) & set1i(1)) >> 16;
   vi nan = (u >> 16) | set1i(0x40);
   return __builtin_convertvector(a != a ? nan : rounded, half_bits);
 }
