@@ -26,7 +26,8 @@ export type ValueOf<D extends DType> = D extends 'int64' ? bigint : D extends 'b
  * The dtype of a result of two operands: PyTorch's table. uint8 with int8 gives int32 here (PyTorch's int16 does not
  * exist in kerf).
  */
-export const promotion = {
+export // biome-ignore format: a table reads best as one
+const promotion = {
   float32: { float32: 'float32', float16: 'float32', bfloat16: 'float32', int8: 'float32', uint8: 'float32', int32: 'float32', int64: 'float32', bool: 'float32' },
   float16: { float32: 'float32', float16: 'float16', bfloat16: 'float32', int8: 'float16', uint8: 'float16', int32: 'float16', int64: 'float16', bool: 'float16' },
   bfloat16: { float32: 'float32', float16: 'float32', bfloat16: 'bfloat16', int8: 'bfloat16', uint8: 'bfloat16', int32: 'bfloat16', int64: 'bfloat16', bool: 'bfloat16' },
@@ -98,7 +99,12 @@ const arrays = {
 }
 
 /** A typed array of the dtype's kind on (part of) a buffer. */
-export function typedArray<D extends DType>(dtype: D, buffer: ArrayBuffer, byteOffset: number, length: number): TypedArrayOf<D> {
+export function typedArray<D extends DType>(
+  dtype: D,
+  buffer: ArrayBuffer,
+  byteOffset: number,
+  length: number,
+): TypedArrayOf<D> {
   return new arrays[dtype](buffer, byteOffset, length) as TypedArrayOf<D>
 }
 

@@ -58,14 +58,22 @@ export function checkShape(op: string, shape: unknown): number[] {
     sizes[i] = size
     elements *= size
   }
-  if (elements > MAX_ELEMENTS) throw new ShapeError(`${op}: ${showShape(sizes)} is ${elements} elements, at most 2^40 are possible`)
+  if (elements > MAX_ELEMENTS)
+    throw new ShapeError(`${op}: ${showShape(sizes)} is ${elements} elements, at most 2^40 are possible`)
   return sizes
 }
 
 /** A whole number, or an error that names the argument. */
-export function checkInteger(op: string, name: string, value: unknown, low = -Number.MAX_SAFE_INTEGER, high = Number.MAX_SAFE_INTEGER): number {
+export function checkInteger(
+  op: string,
+  name: string,
+  value: unknown,
+  low = -Number.MAX_SAFE_INTEGER,
+  high = Number.MAX_SAFE_INTEGER,
+): number {
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= low && value <= high) return value
-  const range = low === -Number.MAX_SAFE_INTEGER ? '' : high === Number.MAX_SAFE_INTEGER ? ` >= ${low}` : ` from ${low} to ${high}`
+  const range =
+    low === -Number.MAX_SAFE_INTEGER ? '' : high === Number.MAX_SAFE_INTEGER ? ` >= ${low}` : ` from ${low} to ${high}`
   throw new ArgumentError(`${op}: ${name} must be a whole number${range}, got ${show(value)}`)
 }
 
@@ -77,9 +85,11 @@ export function checkNumber(op: string, name: string, value: unknown): number {
 
 /** An axis of a tensor of `rank` axes: negative ones count from the end. */
 export function checkAxis(op: string, axis: unknown, rank: number): number {
-  if (typeof axis !== 'number' || !Number.isSafeInteger(axis)) throw new ArgumentError(`${op}: axis must be a whole number, got ${show(axis)}`)
+  if (typeof axis !== 'number' || !Number.isSafeInteger(axis))
+    throw new ArgumentError(`${op}: axis must be a whole number, got ${show(axis)}`)
   const positive = axis < 0 ? axis + rank : axis
-  if (positive < 0 || positive >= rank) throw new ShapeError(`${op}: axis ${axis} does not exist in a tensor of ${rank} axes`)
+  if (positive < 0 || positive >= rank)
+    throw new ShapeError(`${op}: axis ${axis} does not exist in a tensor of ${rank} axes`)
   return positive
 }
 
@@ -100,7 +110,8 @@ export function broadcastShapes(op: string, a: Shape, b: Shape): number[] {
   for (let i = 0; i < rank; i++) {
     const x = a[a.length - rank + i] ?? 1
     const y = b[b.length - rank + i] ?? 1
-    if (x !== y && x !== 1 && y !== 1) throw new ShapeError(`${op}: shapes ${showShape(a)} and ${showShape(b)} do not broadcast`)
+    if (x !== y && x !== 1 && y !== 1)
+      throw new ShapeError(`${op}: shapes ${showShape(a)} and ${showShape(b)} do not broadcast`)
     out[i] = x === 1 ? y : x
   }
   return out

@@ -87,6 +87,9 @@ function general(name: string, raw: Raw, letters: string) {
 export const native = Object.fromEntries(
   Object.entries(opTable).map(([name, letters]) => {
     const raw = addon.ops[name as keyof Ops<unknown>]
-    return [name, letters === 'vv' ? unary(name, raw) : letters === 'vvv' ? binary(name, raw) : general(name, raw, letters)]
+    return [
+      name,
+      letters === 'vv' ? unary(name, raw) : letters === 'vvv' ? binary(name, raw) : general(name, raw, letters),
+    ]
   }),
 ) as unknown as Ops<View>

@@ -11,15 +11,18 @@ import { log, sign } from './unary'
 
 /** The dtype of tensor-with-number: the tensor's own, or float32 when an integer tensor meets a fraction. */
 export type WithNumber<D extends DType> = NumberTable[D]
-type NumberTable = { [D in DType]: D extends FloatDType ? D : D extends 'bool' ? 'bool' | 'int64' | 'float32' : D | 'float32' }
+type NumberTable = {
+  [D in DType]: D extends FloatDType ? D : D extends 'bool' ? 'bool' | 'int64' | 'float32' : D | 'float32'
+}
 /** Promotion where either side may be a plain number. */
-export type Mixed<A, B> = A extends Tensor<infer X>
-  ? B extends Tensor<infer Y>
-    ? Promote<X, Y>
-    : WithNumber<X>
-  : B extends Tensor<infer Y>
-    ? WithNumber<Y>
-    : never
+export type Mixed<A, B> =
+  A extends Tensor<infer X>
+    ? B extends Tensor<infer Y>
+      ? Promote<X, Y>
+      : WithNumber<X>
+    : B extends Tensor<infer Y>
+      ? WithNumber<Y>
+      : never
 export type Operand = Tensor | number | boolean
 type NativeBinary = (out: View, a: View, b: View) => void
 
@@ -177,7 +180,12 @@ export function where<A extends Operand, B extends Operand>(condition: Tensor, a
   const dtype = promote(x.dtype, y.dtype)
   const shape = broadcastShapes('where', broadcastShapes('where', c.shape, x.shape), y.shape)
   const out = empty(dtype, shape)
-  native.where(out, expandView(c, shape), expandView(converted(x, dtype), shape), expandView(converted(y, dtype), shape))
+  native.where(
+    out,
+    expandView(c, shape),
+    expandView(converted(x, dtype), shape),
+    expandView(converted(y, dtype), shape),
+  )
   return taped('where', out, [x, y], (grad) => [
     x.requiresGrad ? backTo(where(c, grad, 0), x) : null,
     y.requiresGrad ? backTo(where(c, 0, grad), y) : null,

@@ -1,5 +1,5 @@
 /** Tensors from values, and filled or random ones. */
-import { type DType, dtypeBytes, dtypeCode, checkDType, typedArray } from '../core/dtype'
+import { checkDType, type DType, dtypeBytes, dtypeCode, typedArray } from '../core/dtype'
 import { ArgumentError, DeviceError, DTypeError, ShapeError, show } from '../core/errors'
 import { takeRandom } from '../core/rng'
 import { checkInteger, checkNumber, checkShape, contiguousStrides, MAX_RANK, showShape, sizeOf } from '../core/shape'
@@ -70,7 +70,8 @@ const dtypeOfArray: Record<string, DType> = {
 export function checkDevice(op: string, device: unknown): void {
   if (device === undefined || device === 'cpu') return
   if (typeof device !== 'string') throw new ArgumentError(`${op}: device must be a string, got ${show(device)}`)
-  if (/^cuda(:\d+)?$/.test(device)) throw new DeviceError(`${op}: no CUDA device: this build of kerf has no CUDA backend`)
+  if (/^cuda(:\d+)?$/.test(device))
+    throw new DeviceError(`${op}: no CUDA device: this build of kerf has no CUDA backend`)
   throw new ArgumentError(`${op}: device must be 'cpu' or 'cuda', got ${show(device)}`)
 }
 
@@ -112,7 +113,9 @@ function flattenNested(data: unknown): Flat {
     if (axis < shape.length) {
       if (!Array.isArray(value) || value.length !== shape[axis]) {
         const got = Array.isArray(value) ? `one of ${value.length}` : show(value)
-        throw new ShapeError(`tensor: the nested arrays are ragged: axis ${axis} has ${shape[axis]} entries, then ${got}`)
+        throw new ShapeError(
+          `tensor: the nested arrays are ragged: axis ${axis} has ${shape[axis]} entries, then ${got}`,
+        )
       }
       for (const item of value) walk(item, axis + 1)
     } else if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint') {
@@ -123,7 +126,8 @@ function flattenNested(data: unknown): Flat {
   }
   walk(data, 0)
   const kind = typeof values[0]
-  if (values.some((v) => typeof v !== kind)) throw new ArgumentError('tensor: values of different types are mixed (numbers, booleans, bigints)')
+  if (values.some((v) => typeof v !== kind))
+    throw new ArgumentError('tensor: values of different types are mixed (numbers, booleans, bigints)')
   return { values, shape, dtype: kind === 'boolean' ? 'bool' : kind === 'bigint' ? 'int64' : 'float32', raw: false }
 }
 
@@ -131,12 +135,21 @@ function flattenTyped(data: ArrayBufferView & ArrayLike<number | bigint>, wanted
   const name = data.constructor.name
   if (data instanceof DataView) throw new ArgumentError('tensor: a DataView has no element type: pass a typed array')
   if (name === 'Uint16Array') {
-    if (wanted === undefined) throw new ArgumentError("tensor: a Uint16Array may be raw float16, raw bfloat16 or numbers: give a dtype ('float16', 'bfloat16', 'int32', ...)")
+    if (wanted === undefined)
+      throw new ArgumentError(
+        "tensor: a Uint16Array may be raw float16, raw bfloat16 or numbers: give a dtype ('float16', 'bfloat16', 'int32', ...)",
+      )
     return { values: data, shape: [data.length], dtype: wanted, raw: wanted === 'float16' || wanted === 'bfloat16' }
   }
   const dtype = dtypeOfArray[name]
   if (dtype === undefined) throw new ArgumentError(`tensor: ${name} is not a typed array that kerf knows`)
-  const raw = name === 'Float32Array' || name === 'Int8Array' || name === 'Uint8Array' || name === 'Buffer' || name === 'Int32Array' || name === 'BigInt64Array'
+  const raw =
+    name === 'Float32Array' ||
+    name === 'Int8Array' ||
+    name === 'Uint8Array' ||
+    name === 'Buffer' ||
+    name === 'Int32Array' ||
+    name === 'BigInt64Array'
   return { values: data, shape: [data.length], dtype, raw: raw && (wanted === undefined || wanted === dtype) }
 }
 
@@ -204,7 +217,8 @@ const limits: Partial<Record<DType, [bigint, bigint]>> = {
 }
 
 function toBigInt(value: number | bigint | boolean, dtype: DType): bigint {
-  if (typeof value === 'number' && !Number.isFinite(value)) throw new ArgumentError(`tensor: ${value} does not fit ${dtype}`)
+  if (typeof value === 'number' && !Number.isFinite(value))
+    throw new ArgumentError(`tensor: ${value} does not fit ${dtype}`)
   const whole = typeof value === 'bigint' ? value : BigInt(Math.trunc(Number(value)))
   const [low, high] = limits[dtype] ?? (limits.int64 as [bigint, bigint])
   if (whole < low || whole > high) throw new ArgumentError(`tensor: ${value} does not fit ${dtype}`)
@@ -221,7 +235,13 @@ function write(out: Tensor, dtype: DType, fill: (into: unknown) => void): void {
   // The bytes may be recycled ones that a queued command still reads: write beside them and copy in stream order.
   const buffer = uninitialised(out.size * bytes)
   fill(typedArray(dtype, buffer, 0, out.size))
-  native.copy(out, { buffer, code: dtypeCode[dtype], shape: out.shape, strides: contiguousStrides(out.shape), offset: 0 })
+  native.copy(out, {
+    buffer,
+    code: dtypeCode[dtype],
+    shape: out.shape,
+    strides: contiguousStrides(out.shape),
+    offset: 0,
+  })
 }
 
 /**
@@ -230,7 +250,10 @@ function write(out: Tensor, dtype: DType, fill: (into: unknown) => void): void {
  *
  * @throws ShapeError for ragged arrays or a shape of another size, ArgumentError for values of other types
  */
-export function tensor<const V extends Values>(data: V, options?: TensorOptions<never> & { dtype?: undefined }): Tensor<DTypeOfValues<V>>
+export function tensor<const V extends Values>(
+  data: V,
+  options?: TensorOptions<never> & { dtype?: undefined },
+): Tensor<DTypeOfValues<V>>
 export function tensor<D extends DType>(data: Values, options: TensorOptions<D> & { dtype: D }): Tensor<D>
 export function tensor<D extends DType>(data: Values, options?: TensorOptions<D>): Tensor<D>
 export function tensor(data: Values, options: TensorOptions = {}): Tensor {
@@ -240,7 +263,9 @@ export function tensor(data: Values, options: TensorOptions = {}): Tensor {
   const flat = ArrayBuffer.isView(data) ? flattenTyped(data as never, wanted) : flattenNested(data)
   const shape = options.shape === undefined ? flat.shape : checkShape('tensor', options.shape)
   if (sizeOf(shape) !== flat.values.length) {
-    throw new ShapeError(`tensor: ${flat.values.length} values do not fill the shape ${showShape(shape)} of ${sizeOf(shape)}`)
+    throw new ShapeError(
+      `tensor: ${flat.values.length} values do not fill the shape ${showShape(shape)} of ${sizeOf(shape)}`,
+    )
   }
   return finish('tensor', fromValues(flat, shape, wanted ?? flat.dtype), options)
 }
@@ -271,7 +296,11 @@ export function ones<const O extends CreateOptions>(shape: readonly number[], op
 }
 
 /** All `value`. */
-export function full<const O extends CreateOptions>(shape: readonly number[], value: number | boolean, options?: O): Tensor<Made<O>> {
+export function full<const O extends CreateOptions>(
+  shape: readonly number[],
+  value: number | boolean,
+  options?: O,
+): Tensor<Made<O>> {
   const number = typeof value === 'boolean' ? Number(value) : value
   if (typeof number !== 'number') throw new ArgumentError(`full: value must be a number, got ${show(value)}`)
   return filled('full', shape, number, options ?? {}) as Tensor<Made<O>>
@@ -289,7 +318,12 @@ export function onesLike<D extends DType>(a: Tensor<D>): Tensor<D> {
 
 /** arange(end) or arange(start, end, step): start, start + step, ... below end (above it for a negative step). */
 export function arange(end: number): Tensor<'float32'>
-export function arange<const O extends CreateOptions>(start: number, end: number, step?: number, options?: O): Tensor<Made<O>>
+export function arange<const O extends CreateOptions>(
+  start: number,
+  end: number,
+  step?: number,
+  options?: O,
+): Tensor<Made<O>>
 export function arange(first: number, second?: number, step = 1, options: CreateOptions = {}): Tensor {
   const start = second === undefined ? 0 : checkNumber('arange', 'start', first)
   const end = checkNumber('arange', 'end', second === undefined ? first : second)
@@ -307,14 +341,23 @@ export function eye<const O extends CreateOptions>(n: number, m?: number, option
   const columns = checkInteger('eye', 'm', m ?? n, 0)
   const out = filled('eye', [rows, columns], 0, options ?? {})
   if (out.size > 0) {
-    const diagonal = { buffer: out.buffer, code: out.code, shape: [Math.min(rows, columns)], strides: [columns + 1], offset: out.offset }
+    const diagonal = {
+      buffer: out.buffer,
+      code: out.code,
+      shape: [Math.min(rows, columns)],
+      strides: [columns + 1],
+      offset: out.offset,
+    }
     native.fill(diagonal, 1)
   }
   return out as Tensor<Made<O>>
 }
 
 /** Uniform in [low, high), 24 random bits; [0, 1) by default. Float dtypes. */
-export function rand<const O extends CreateOptions & { low?: number; high?: number }>(shape: readonly number[], options?: O): Tensor<Made<O>> {
+export function rand<const O extends CreateOptions & { low?: number; high?: number }>(
+  shape: readonly number[],
+  options?: O,
+): Tensor<Made<O>> {
   const { low = 0, high = 1, ...rest } = options ?? {}
   const out = fresh('rand', shape, rest)
   const { seed, offset } = takeRandom(out.size)
@@ -323,11 +366,13 @@ export function rand<const O extends CreateOptions & { low?: number; high?: numb
 }
 
 /** Normal with mean 0 and standard deviation 1, or `mean` and `std`. Float dtypes. */
-export function randn<const O extends CreateOptions & { mean?: number; std?: number }>(shape: readonly number[], options?: O): Tensor<Made<O>> {
+export function randn<const O extends CreateOptions & { mean?: number; std?: number }>(
+  shape: readonly number[],
+  options?: O,
+): Tensor<Made<O>> {
   const { mean = 0, std = 1, ...rest } = options ?? {}
   const out = fresh('randn', shape, rest)
   const { seed, offset } = takeRandom(out.size)
   native.randNormal(out, checkNumber('randn', 'mean', mean), checkNumber('randn', 'std', std), seed, offset)
   return finish('randn', out, rest) as Tensor<Made<O>>
 }
-

@@ -5,10 +5,10 @@ import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { addon, targetName } from '../native/load'
 import { copyTo } from '../tensor/tensor'
-import { cast, gelu, silu } from './unary'
 import { arg, converted, empty, expandView, needsGrad, Tensor, taped } from './op'
 import { sum, sumTo } from './reduce'
 import { reshape, transpose } from './shape'
+import { cast, gelu, silu } from './unary'
 
 export type ActivationName = 'relu' | 'gelu' | 'silu' | 'sigmoid' | 'tanh'
 const activations = [undefined, 'relu', 'gelu', 'silu', 'sigmoid', 'tanh'] as const
@@ -87,12 +87,14 @@ export function pack<D extends DType>(w: Tensor<D>): PackedMatrix<D> {
 }
 
 function checkMatmulDType(op: string, dtype: DType): void {
-  if (addon.matmulName(dtypeCode[dtype]) === null) throw new DTypeError(`${op}: no ${dtype} kernel on ${targetName()}: use a float dtype`)
+  if (addon.matmulName(dtypeCode[dtype]) === null)
+    throw new DTypeError(`${op}: no ${dtype} kernel on ${targetName()}: use a float dtype`)
 }
 
 function activationCode(op: string, activation: unknown): number {
   const code = activations.indexOf(activation as undefined)
-  if (code < 0) throw new ArgumentError(`${op}: activation must be relu, gelu, silu, sigmoid or tanh, got ${show(activation)}`)
+  if (code < 0)
+    throw new ArgumentError(`${op}: activation must be relu, gelu, silu, sigmoid or tanh, got ${show(activation)}`)
   return code
 }
 
@@ -127,19 +129,26 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
   const code = activationCode(op, options.activation)
   const common = promote(a.dtype, b.dtype)
   checkMatmulDType(op, common)
-  const [k, n] = b instanceof PackedMatrix && transposed ? [b.shape[1], b.shape[0]] : [b.shape[b.shape.length - 2], b.shape[b.shape.length - 1]]
+  const [k, n] =
+    b instanceof PackedMatrix && transposed
+      ? [b.shape[1], b.shape[0]]
+      : [b.shape[b.shape.length - 2], b.shape[b.shape.length - 1]]
   const m = a.shape[a.rank - 2] as number
   if (a.shape[a.rank - 1] !== k) {
-    throw new ShapeError(`${op}: inner sizes differ: a is ${showShape(a.shape)}, b is ${showShape(transposed ? [k as number, n as number] : b.shape)}`)
+    throw new ShapeError(
+      `${op}: inner sizes differ: a is ${showShape(a.shape)}, b is ${showShape(transposed ? [k as number, n as number] : b.shape)}`,
+    )
   }
   if (bias) {
     arg(op, 'bias', bias)
-    if (bias.rank !== 1 || bias.shape[0] !== n) throw new ShapeError(`${op}: bias must be [${n}], it is ${showShape(bias.shape)}`)
+    if (bias.rank !== 1 || bias.shape[0] !== n)
+      throw new ShapeError(`${op}: bias must be [${n}], it is ${showShape(bias.shape)}`)
     if (!isFloat(bias.dtype)) throw new DTypeError(`${op}: bias must be a float tensor, it is ${bias.dtype}`)
   }
   const wanted = options.dtype === undefined ? common : checkDType(op, options.dtype)
   const result = wanted === common || wanted === 'float32' ? wanted : common
-  const lead = b instanceof PackedMatrix ? a.shape.slice(0, -2) : broadcastShapes(op, a.shape.slice(0, -2), b.shape.slice(0, -2))
+  const lead =
+    b instanceof PackedMatrix ? a.shape.slice(0, -2) : broadcastShapes(op, a.shape.slice(0, -2), b.shape.slice(0, -2))
   const inputs = [a, ...(b instanceof Tensor ? [b] : []), ...(bias ? [bias] : [])]
   const recorded = needsGrad(inputs)
   // gelu and silu need the value before them for their gradient: apart, so that it is there
@@ -153,15 +162,34 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
     native.matmulPacked(out, expandView(x, [...lead, m, k as number]), b.bytes(transposed), bias32, activation)
   } else {
     const y = converted(b, common)
-    native.matmul(out, expandView(x, [...lead, m, k as number]), expandView(y, [...lead, k as number, n as number]), bias32, activation)
+    native.matmul(
+      out,
+      expandView(x, [...lead, m, k as number]),
+      expandView(y, [...lead, k as number, n as number]),
+      bias32,
+      activation,
+    )
   }
   const fusedName = apart ? undefined : options.activation
   const recordedOut = recorded
     ? taped(op, out, inputs, (grad) => {
         const g = converted(beforeActivation(grad, out, fusedName), common)
-        const gradients: (Tensor | null)[] = [a.requiresGrad ? converted(sumTo(matmulGradA(g, b, transposed), a.shape), a.dtype) : null]
+        const gradients: (Tensor | null)[] = [
+          a.requiresGrad ? converted(sumTo(matmulGradA(g, b, transposed), a.shape), a.dtype) : null,
+        ]
         if (b instanceof Tensor) gradients.push(b.requiresGrad ? converted(matmulGradB(a, g, b), b.dtype) : null)
-        if (bias) gradients.push(bias.requiresGrad ? converted(sum(g, Array.from({ length: g.rank - 1 }, (_, i) => i)), bias.dtype) : null)
+        if (bias)
+          gradients.push(
+            bias.requiresGrad
+              ? converted(
+                  sum(
+                    g,
+                    Array.from({ length: g.rank - 1 }, (_, i) => i),
+                  ),
+                  bias.dtype,
+                )
+              : null,
+          )
         return gradients
       })
     : out
@@ -209,7 +237,8 @@ export function matmul<A extends DType, B extends DType, O extends DType = Promo
   options: MatmulOptions<O> = {},
 ): Tensor<O> {
   const x: Tensor = arg('matmul', 'a', a) as Tensor
-  const y: Tensor | PackedMatrix = b instanceof PackedMatrix ? (b as PackedMatrix) : (arg('matmul', 'b', b as Tensor) as Tensor)
+  const y: Tensor | PackedMatrix =
+    b instanceof PackedMatrix ? (b as PackedMatrix) : (arg('matmul', 'b', b as Tensor) as Tensor)
   if (x.rank === 0 || y.shape.length === 0) throw new ShapeError('matmul: both operands need at least one axis')
   const row = x.rank === 1
   const column = y.shape.length === 1
@@ -246,11 +275,14 @@ export function linear<A extends DType, B extends DType, O extends DType = Promo
   const weights: Tensor | PackedMatrix = packed ? (w as PackedMatrix) : (arg('linear', 'w', w as Tensor) as Tensor)
   if (weights.shape.length !== 2) throw new ShapeError(`linear: w must be [out, in], it is ${showShape(weights.shape)}`)
   if (a.rank === 0 || a.shape[a.rank - 1] !== weights.shape[1]) {
-    throw new ShapeError(`linear: x ${showShape(a.shape)} does not end in the ${weights.shape[1]} inputs of w ${showShape(weights.shape)}`)
+    throw new ShapeError(
+      `linear: x ${showShape(a.shape)} does not end in the ${weights.shape[1]} inputs of w ${showShape(weights.shape)}`,
+    )
   }
   const rows = reshape(a, [sizeOf(a.shape.slice(0, -1)), a.shape[a.rank - 1] as number])
   const b = weights instanceof PackedMatrix ? weights : transpose(weights)
   const out = product({ op: 'linear', a: rows, b, transposed: packed, options: { ...options, bias: bias ?? null } })
-  return (a.rank === 2 ? out : reshape(out, [...a.shape.slice(0, -1), weights.shape[0] as number])) as Tensor as Tensor<O>
+  return (a.rank === 2
+    ? out
+    : reshape(out, [...a.shape.slice(0, -1), weights.shape[0] as number])) as Tensor as Tensor<O>
 }
-

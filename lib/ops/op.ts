@@ -4,7 +4,7 @@
  */
 import { type DType, dtypeBytes } from '../core/dtype'
 import { ArgumentError, DTypeError, show } from '../core/errors'
-import { broadcastStrides, sameShape, type Shape } from '../core/shape'
+import { broadcastStrides, type Shape, sameShape } from '../core/shape'
 import { gradEnabled } from '../tensor/context'
 import { record, type TapeNode } from '../tensor/tape'
 import { copyTo, empty, Tensor } from '../tensor/tensor'
@@ -33,9 +33,18 @@ export function taped<T extends Tensor>(op: string, out: T, inputs: readonly Ten
 }
 
 /** The tensor read as the larger shape `to`: a view that is never recorded, for native calls. */
-export function expandView<D extends DType>(a: Tensor<D>, to: Shape): { buffer: ArrayBuffer; code: number; shape: Shape; strides: Shape; offset: number } {
+export function expandView<D extends DType>(
+  a: Tensor<D>,
+  to: Shape,
+): { buffer: ArrayBuffer; code: number; shape: Shape; strides: Shape; offset: number } {
   if (sameShape(a.shape, to)) return a
-  return { buffer: a.buffer, code: a.code, shape: to, strides: broadcastStrides(a.shape, a.strides, to), offset: a.offset }
+  return {
+    buffer: a.buffer,
+    code: a.code,
+    shape: to,
+    strides: broadcastStrides(a.shape, a.strides, to),
+    offset: a.offset,
+  }
 }
 
 /** The tensor itself when it has the dtype, else a converted copy (not recorded). */

@@ -1,7 +1,7 @@
 /** Reductions over one axis, several, or all (no axis given). */
 import { type DType, dtypeCode, type FloatOf, floatOf, type SumOf, sumOf } from '../core/dtype'
 import { ShapeError } from '../core/errors'
-import { checkAxes, sameShape, type Shape, showShape } from '../core/shape'
+import { checkAxes, type Shape, sameShape, showShape } from '../core/shape'
 import { native, type View } from '../native/call'
 import { div, eq, mul } from './arithmetic'
 import { arg, converted, empty, type Tensor, taped } from './op'
@@ -22,7 +22,15 @@ export function reducedShapes(shape: Shape, axes: readonly number[]): { kept: nu
 type Rule = (grad: Tensor, x: Tensor, out: Tensor, axes: readonly number[]) => Tensor
 
 /** `rule` gets the gradient and the result with reduced axes kept as 1. */
-export function reduce(op: string, call: (out: View, a: View) => void, a: Tensor, axis: Axes | undefined, options: ReduceOptions, dtype: DType, rule: Rule): Tensor {
+export function reduce(
+  op: string,
+  call: (out: View, a: View) => void,
+  a: Tensor,
+  axis: Axes | undefined,
+  options: ReduceOptions,
+  dtype: DType,
+  rule: Rule,
+): Tensor {
   const axes = checkAxes(op, axis, a.rank)
   const { kept, dropped } = reducedShapes(a.shape, axes)
   const out = empty(dtype, options.keepdim ? kept : dropped)
@@ -45,7 +53,9 @@ function keptView(out: Tensor, kept: number[]): View {
 /** The sum. Integers and bool sum to int64; float16 and bfloat16 accumulate in float32. */
 export function sum<D extends DType>(a: Tensor<D>, axis?: Axes, options: ReduceOptions = {}): Tensor<SumOf<D>> {
   const x = arg('sum', 'a', a)
-  return reduce('sum', native.sum, x, axis, options, sumOf(x.dtype), (g, input) => expand(g, input.shape)) as Tensor<SumOf<D>>
+  return reduce('sum', native.sum, x, axis, options, sumOf(x.dtype), (g, input) => expand(g, input.shape)) as Tensor<
+    SumOf<D>
+  >
 }
 
 /** The mean, as a float (integers are averaged as float32); NaN over no elements. */
@@ -60,7 +70,8 @@ export function mean<D extends DType>(a: Tensor<D>, axis?: Axes, options: Reduce
 function extreme(op: 'max' | 'min', a: Tensor, axis: Axes | undefined, options: ReduceOptions): Tensor {
   const x = arg(op, 'a', a)
   const axes = checkAxes(op, axis, x.rank)
-  if (axes.some((i) => x.shape[i] === 0)) throw new ShapeError(`${op}: nothing to choose from over axis ${axes.join(', ')} of ${showShape(x.shape)}`)
+  if (axes.some((i) => x.shape[i] === 0))
+    throw new ShapeError(`${op}: nothing to choose from over axis ${axes.join(', ')} of ${showShape(x.shape)}`)
   // Equal extremes share the gradient evenly, as PyTorch's amax does.
   const rule: Rule = (g, input, out, over) => {
     const hit = converted(eq(input, out), g.dtype)
@@ -89,4 +100,3 @@ export function sumTo(grad: Tensor, shape: Shape): Tensor {
   }
   return reshape(sum(grad, axes, { keepdim: true }), shape as number[]) as Tensor
 }
-

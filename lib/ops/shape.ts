@@ -1,7 +1,19 @@
 /** Views: the same bytes under another shape. Nothing is copied unless a function says so. */
 import type { DType } from '../core/dtype'
 import { ArgumentError, ShapeError, show } from '../core/errors'
-import { broadcastStrides, checkAxes, checkAxis, checkInteger, checkShape, contiguousStrides, MAX_RANK, sameShape, type Shape, showShape, sizeOf } from '../core/shape'
+import {
+  broadcastStrides,
+  checkAxes,
+  checkAxis,
+  checkInteger,
+  checkShape,
+  contiguousStrides,
+  MAX_RANK,
+  type Shape,
+  sameShape,
+  showShape,
+  sizeOf,
+} from '../core/shape'
 import { native } from '../native/call'
 import { copyTo } from '../tensor/tensor'
 import { arg, empty, type Tensor, taped } from './op'
@@ -53,12 +65,14 @@ export function reshape<D extends DType>(a: Tensor<D>, shape: readonly number[])
     const at = shape.indexOf(-1)
     const others = checkShape('reshape', [...shape.slice(0, at), 1, ...shape.slice(at + 1)])
     const rest = sizeOf(others)
-    if (rest === 0 || x.size % rest !== 0) throw new ShapeError(`reshape: ${x.size} elements of ${showShape(x.shape)} do not fit ${showShape(shape)}`)
+    if (rest === 0 || x.size % rest !== 0)
+      throw new ShapeError(`reshape: ${x.size} elements of ${showShape(x.shape)} do not fit ${showShape(shape)}`)
     others[at] = x.size / rest
     to = others
   } else {
     to = checkShape('reshape', shape)
-    if (sizeOf(to) !== x.size) throw new ShapeError(`reshape: ${x.size} elements of ${showShape(x.shape)} do not fit ${showShape(to)}`)
+    if (sizeOf(to) !== x.size)
+      throw new ShapeError(`reshape: ${x.size} elements of ${showShape(x.shape)} do not fit ${showShape(to)}`)
   }
   const strides = x.contiguous || x.size === 0 ? contiguousStrides(to) : reshapeStrides(x.shape, x.strides, to)
   let out: Tensor<D>
@@ -66,7 +80,10 @@ export function reshape<D extends DType>(a: Tensor<D>, shape: readonly number[])
     out = x.view('reshape', to, strides, x.offset)
   } else {
     out = empty(x.dtype, to)
-    native.copy({ buffer: out.buffer, code: out.code, shape: x.shape, strides: contiguousStrides(x.shape), offset: out.offset }, x)
+    native.copy(
+      { buffer: out.buffer, code: out.code, shape: x.shape, strides: contiguousStrides(x.shape), offset: out.offset },
+      x,
+    )
   }
   return taped('reshape', out, [x], (grad) => [reshape(grad, x.shape)])
 }
@@ -80,7 +97,8 @@ export function contiguous<D extends DType>(a: Tensor<D>): Tensor<D> {
 /** Axes in another order: `axes[i]` of `a` becomes axis i. */
 export function permute<D extends DType>(a: Tensor<D>, axes: readonly number[]): Tensor<D> {
   const x = arg('permute', 'a', a)
-  if (!Array.isArray(axes) || axes.length !== x.rank) throw new ShapeError(`permute: axes must name all ${x.rank} axes, got ${show(axes)}`)
+  if (!Array.isArray(axes) || axes.length !== x.rank)
+    throw new ShapeError(`permute: axes must name all ${x.rank} axes, got ${show(axes)}`)
   const order = axes.map((i) => checkAxis('permute', i, x.rank))
   if (new Set(order).size !== order.length) throw new ShapeError(`permute: axes ${show(axes)} name an axis twice`)
   const shape = order.map((i) => x.shape[i] as number)
@@ -126,7 +144,9 @@ export function unsqueeze<D extends DType>(a: Tensor<D>, axis: number): Tensor<D
 export function expand<D extends DType>(a: Tensor<D>, shape: readonly number[]): Tensor<D> {
   const x = arg('expand', 'a', a)
   const lead = Array.isArray(shape) ? shape.length - x.rank : 0
-  const wanted = Array.isArray(shape) ? shape.map((size, i) => (size === -1 && i >= lead ? (x.shape[i - lead] as number) : size)) : shape
+  const wanted = Array.isArray(shape)
+    ? shape.map((size, i) => (size === -1 && i >= lead ? (x.shape[i - lead] as number) : size))
+    : shape
   const to = checkShape('expand', wanted)
   const fits = lead >= 0 && x.shape.every((size, i) => size === to[i + lead] || size === 1)
   if (!fits) throw new ShapeError(`expand: ${showShape(x.shape)} does not repeat to ${showShape(to)}`)
@@ -139,7 +159,8 @@ export function expand<D extends DType>(a: Tensor<D>, shape: readonly number[]):
 export type Range = readonly [start?: number | null, end?: number | null, step?: number]
 
 function resolveRange(axis: number, range: Range, size: number): { start: number; count: number; step: number } {
-  if (!Array.isArray(range) || range.length > 3) throw new ArgumentError(`slice: axis ${axis} wants [start, end, step], got ${show(range)}`)
+  if (!Array.isArray(range) || range.length > 3)
+    throw new ArgumentError(`slice: axis ${axis} wants [start, end, step], got ${show(range)}`)
   const step = range[2] === undefined ? 1 : checkInteger('slice', `step of axis ${axis}`, range[2])
   if (step === 0) throw new ArgumentError(`slice: step of axis ${axis} must not be 0`)
   const at = (value: number | null | undefined, name: string, fallback: number): number => {
@@ -161,7 +182,8 @@ function resolveRange(axis: number, range: Range, size: number): { start: number
  */
 export function slice<D extends DType>(a: Tensor<D>, ranges: readonly (number | Range | null)[]): Tensor<D> {
   const x = arg('slice', 'a', a)
-  if (!Array.isArray(ranges)) throw new ArgumentError(`slice: ranges must be an array with one entry an axis, got ${show(ranges)}`)
+  if (!Array.isArray(ranges))
+    throw new ArgumentError(`slice: ranges must be an array with one entry an axis, got ${show(ranges)}`)
   if (ranges.length > x.rank) throw new ShapeError(`slice: ${ranges.length} ranges for a tensor of ${x.rank} axes`)
   const shape: number[] = []
   const strides: number[] = []
@@ -175,7 +197,8 @@ export function slice<D extends DType>(a: Tensor<D>, ranges: readonly (number | 
       strides.push(stride)
     } else if (typeof range === 'number') {
       const index = checkInteger('slice', `index of axis ${i}`, range)
-      if (index < -size || index >= size) throw new ShapeError(`slice: index ${index} of axis ${i} is outside a size of ${size}`)
+      if (index < -size || index >= size)
+        throw new ShapeError(`slice: index ${index} of axis ${i} is outside a size of ${size}`)
       offset += stride * (index < 0 ? index + size : index)
     } else {
       const { start, count, step } = resolveRange(i, range, size)
@@ -209,4 +232,3 @@ export function flip<D extends DType>(a: Tensor<D>, axis: number | readonly numb
   }
   return taped('flip', x.view('flip', x.shape, strides, offset), [x], (grad) => [flip(grad, axes)])
 }
-

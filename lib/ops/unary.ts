@@ -12,7 +12,12 @@ type NativeUnary = (out: View, a: View) => void
 type NativeGrad = (out: View, grad: View, saved: View) => void
 
 /** A float function; `rule` gives the gradient of x from that of the result. */
-function real<D extends DType>(op: string, call: NativeUnary, a: Tensor<D>, rule: (grad: Tensor, x: Tensor, out: Tensor) => Tensor): Tensor<FloatOf<D>> {
+function real<D extends DType>(
+  op: string,
+  call: NativeUnary,
+  a: Tensor<D>,
+  rule: (grad: Tensor, x: Tensor, out: Tensor) => Tensor,
+): Tensor<FloatOf<D>> {
   const x = arg(op, 'a', a)
   const dtype = floatOf(x.dtype)
   const out = emptyLike(x, dtype)

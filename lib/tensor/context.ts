@@ -91,5 +91,6 @@ function collect(value: unknown, into: Set<unknown>): void {
   into.add(value)
   if (Array.isArray(value)) for (const item of value) collect(item, into)
   else if (value instanceof Map) for (const item of value.values()) collect(item, into)
-  else if (Object.getPrototypeOf(value) === Object.prototype) for (const item of Object.values(value)) collect(item, into)
+  else if (Object.getPrototypeOf(value) === Object.prototype)
+    for (const item of Object.values(value)) collect(item, into)
 }

@@ -1,5 +1,13 @@
 /** The Tensor: a typed, strided view of storage, with its place on the tape. It knows no op (ops/ and fluent.ts do). */
-import { type DType, dtypeBytes, dtypeCode, newTypedArray, type TypedArrayOf, typedArray, type ValueOf } from '../core/dtype'
+import {
+  type DType,
+  dtypeBytes,
+  dtypeCode,
+  newTypedArray,
+  type TypedArrayOf,
+  typedArray,
+  type ValueOf,
+} from '../core/dtype'
 import { ArgumentError, DisposedError, ShapeError } from '../core/errors'
 import { contiguousStrides, isContiguous, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
@@ -74,7 +82,8 @@ export class Tensor<D extends DType = DType> {
 
   /** @internal The storage, or DisposedError naming the op that asked. */
   storage(op: string): Storage {
-    if (this.#storage === null) throw new DisposedError(`${op}: a tensor of shape ${showShape(this.shape)} was used after dispose()`)
+    if (this.#storage === null)
+      throw new DisposedError(`${op}: a tensor of shape ${showShape(this.shape)} was used after dispose()`)
     return this.#storage
   }
 
@@ -135,7 +144,8 @@ export class Tensor<D extends DType = DType> {
 
   /** The value of a tensor of one element, waiting in place. */
   item(): ValueOf<D> {
-    if (this.size !== 1) throw new ShapeError(`item: the tensor must have one element, its shape is ${showShape(this.shape)}`)
+    if (this.size !== 1)
+      throw new ShapeError(`item: the tensor must have one element, its shape is ${showShape(this.shape)}`)
     const copy = this.#readValues('item')
     syncBlocking()
     return this.#values(copy)[0] as ValueOf<D>
@@ -155,12 +165,17 @@ export class Tensor<D extends DType = DType> {
     this.storage(op)
     if (this.size === 0) return newTypedArray(dtype, 0)
     const buffer = uninitialised(this.size * dtypeBytes[dtype])
-    native.copy({ buffer, code: dtypeCode[dtype], shape: this.shape, strides: contiguousStrides(this.shape), offset: 0 }, this)
+    native.copy(
+      { buffer, code: dtypeCode[dtype], shape: this.shape, strides: contiguousStrides(this.shape), offset: 0 },
+      this,
+    )
     return typedArray(dtype, buffer, 0, this.size)
   }
 
   #readValues(op: string): ArrayLike<number | bigint> {
-    return this.dtype === 'float16' || this.dtype === 'bfloat16' ? this.#read(op, 'float32') : this.#read(op, this.dtype)
+    return this.dtype === 'float16' || this.dtype === 'bfloat16'
+      ? this.#read(op, 'float32')
+      : this.#read(op, this.dtype)
   }
 
   #values(flat: ArrayLike<number | bigint>): ArrayLike<ValueOf<D>> {
