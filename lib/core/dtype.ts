@@ -26,8 +26,8 @@ export type ValueOf<D extends DType> = D extends 'int64' ? bigint : D extends 'b
  * The dtype of a result of two operands: PyTorch's table. uint8 with int8 gives int32 here (PyTorch's int16 does not
  * exist in kerf).
  */
-export // biome-ignore format: a table reads best as one
-const promotion = {
+// biome-ignore format: a table reads best as one
+export const promotion = {
   float32: { float32: 'float32', float16: 'float32', bfloat16: 'float32', int8: 'float32', uint8: 'float32', int32: 'float32', int64: 'float32', bool: 'float32' },
   float16: { float32: 'float32', float16: 'float16', bfloat16: 'float32', int8: 'float16', uint8: 'float16', int32: 'float16', int64: 'float16', bool: 'float16' },
   bfloat16: { float32: 'float32', float16: 'float32', bfloat16: 'bfloat16', int8: 'bfloat16', uint8: 'bfloat16', int32: 'bfloat16', int64: 'bfloat16', bool: 'bfloat16' },
