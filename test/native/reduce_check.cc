@@ -91,19 +91,19 @@ static std::vector<Case> cases() {
   }
   all.push_back({{}, {}});
   all.push_back({{64, 300}, {0}});
-  all.push_back({{700, 530}, {0}});
-  all.push_back({{700, 530}, {1}});
-  all.push_back({{700, 530}, {0, 1}});
+  all.push_back({{700, 201}, {0}});
+  all.push_back({{700, 201}, {1}});
+  all.push_back({{700, 201}, {0, 1}});
   all.push_back({{40, 5, 2}, {1}});
   all.push_back({{2, 3, 5, 7}, {0, 2}});
   all.push_back({{2, 3, 5, 7}, {1, 3}});
   all.push_back({{8, 3, 37, 41}, {0, 2, 3}});
   all.push_back({{2, 3, 5, 7}, {}});
   all.push_back({{3, 4, 5}, {0, 1, 2}});
-  all.push_back({{400000}, {0}});
-  all.push_back({{100003, 3}, {0}});
-  all.push_back({{100003, 3}, {1}});
-  all.push_back({{3, 100003}, {1}});
+  all.push_back({{140003}, {0}});
+  all.push_back({{50021, 3}, {0}});
+  all.push_back({{50021, 3}, {1}});
+  all.push_back({{3, 50021}, {1}});
   return all;
 }
 
@@ -167,7 +167,7 @@ void check_reductions() {
   // NaN, infinities and ties at the start, in the middle and at the end
   for (DType d : kFloats)
     for (const Case& c :
-         std::vector<Case>{{{77}, {0}}, {{77, 40}, {0}}, {{40, 77}, {1}}, {{3000}, {0}}, {{200000}, {0}}})
+         std::vector<Case>{{{77}, {0}}, {{77, 40}, {0}}, {{40, 77}, {1}}, {{3000}, {0}}, {{140000}, {0}}})
       for (double at : {0.0, 0.5, 0.999})
         for (double special : std::initializer_list<double>{NAN, INFINITY, -INFINITY, 2.0}) {
           auto change = [&](Tensor& a) {
