@@ -48,6 +48,7 @@ export function checkShape(op: string, shape: unknown): number[] {
   const list = typeof shape === 'number' ? [shape] : shape
   if (!Array.isArray(list)) throw new ArgumentError(`${op}: shape must be an array of sizes, got ${show(shape)}`)
   if (list.length > MAX_RANK) throw new ShapeError(`${op}: at most ${MAX_RANK} axes, got ${list.length}`)
+  // Zeros count as ones: they would hide the other sizes from the product, but not from the strides.
   let elements = 1
   const sizes = new Array<number>(list.length)
   for (let i = 0; i < list.length; i++) {
@@ -56,10 +57,10 @@ export function checkShape(op: string, shape: unknown): number[] {
       throw new ArgumentError(`${op}: sizes must be whole numbers >= 0, got ${show(list)}`)
     }
     sizes[i] = size
-    elements *= size
+    elements *= Math.max(size, 1)
   }
   if (elements > MAX_ELEMENTS)
-    throw new ShapeError(`${op}: ${showShape(sizes)} is ${elements} elements, at most 2^40 are possible`)
+    throw new ShapeError(`${op}: ${showShape(sizes)} is more than the 2^40 elements that are possible`)
   return sizes
 }
 

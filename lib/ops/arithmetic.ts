@@ -135,7 +135,7 @@ export function minimum<A extends Operand, B extends Operand>(a: A, b: B): Tenso
 }
 
 function isBool(a: Operand): boolean {
-  return typeof a === 'boolean' || (typeof a === 'object' && a.dtype === 'bool')
+  return typeof a === 'boolean' || (typeof a === 'object' && a?.dtype === 'bool')
 }
 
 function compare(op: string, call: NativeBinary, a: Operand, b: Operand): Tensor<'bool'> {

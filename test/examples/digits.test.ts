@@ -1,0 +1,47 @@
+/** examples/digits.ts, a short run of it: trains, saves, loads, and says so in every form of output. */
+import { spawnSync } from 'node:child_process'
+import { existsSync, statSync } from 'node:fs'
+import path from 'node:path'
+import { readSafetensorsInfo } from 'kerf/io'
+import t from 'tap'
+
+const root = path.resolve(__dirname, '..', '..')
+
+function digits(...rest: string[]) {
+  return spawnSync(process.execPath, [path.join(root, 'tools', 'run-example.mjs'), 'digits', ...rest], {
+    cwd: root,
+    encoding: 'utf8',
+  })
+}
+
+t.test('--quick --json: one JSON document, right numbers, files that load', async (t) => {
+  const folder = t.testdir()
+  const { status, stdout, stderr } = digits('--quick', '--json', '--folder', folder)
+  t.equal(status, 0, stderr)
+  const result = JSON.parse(stdout)
+  t.equal(result.passed, true)
+  t.same(
+    result.rows.map((row: { name: string }) => row.name),
+    ['float32', 'float16', 'bfloat16'],
+  )
+  for (const { name, accuracy, bytes, msPer1000, file, same } of result.rows) {
+    t.ok(accuracy > 0.85 && accuracy <= 1, `${name}: ${accuracy}`)
+    t.ok(msPer1000 > 0 && same)
+    t.equal(statSync(file).size, bytes)
+    const { metadata, tensors } = await readSafetensorsInfo(file)
+    t.equal(metadata.format, name)
+    t.same(tensors['0.weight'], { dtype: name, shape: [300, 784], bytes: 300 * 784 * (name === 'float32' ? 4 : 2) })
+  }
+})
+
+t.test('the table, and wrong flags', (t) => {
+  const folder = path.join(t.testdir(), 'new')
+  const { status, stdout, stderr } = digits('--quick', '--folder', folder)
+  t.equal(status, 0, stderr)
+  t.match(stdout, /epoch 1: 200 steps/)
+  t.match(stdout, /│ bfloat16 │ +\d\d\.\d\d % │ +533,732 │ +\d+\.\d\d │ identical/)
+  t.ok(existsSync(path.join(folder, 'float16.safetensors')))
+  t.equal(digits('--epochs', 'many').status, 2)
+  t.equal(digits('--no-such-flag').status, 1)
+  t.end()
+})
