@@ -13,8 +13,8 @@ export interface LoaderOptions {
   /** Leaves out the last batch when it is smaller than the others. */
   dropLast?: boolean
   /**
-   * Disposes every batch as soon as the next one is asked for, so that its memory is reused at once (faster: see
-   * docs/recipes.md). Batches must not be used after their turn of the loop then.
+   * Disposes every batch as soon as the next one is asked for: its memory is reused at once and does not wait for the
+   * garbage collector. Batches must not be used after their turn of the loop then.
    */
   recycle?: boolean
 }
