@@ -285,22 +285,30 @@ KERF_INLINE void add_one(int64_t& s, int64_t x) {
   s = static_cast<int64_t>(static_cast<uint64_t>(s) + static_cast<uint64_t>(x));
 }
 
+template <class T, int lines>
+KERF_INLINE void cumsum_lines(int64_t n, typename Running<T>::out* y, int64_t out_step, int64_t out_column, const T* x,
+                              int64_t a_step, int64_t a_column) {
+  typename Running<T>::sum s[lines] = {};
+  for (int64_t i = 0; i < n; i++, x += a_step, y += out_step)
+    for (int j = 0; j < lines; j++) {
+      add_one(s[j], x[j * a_column]);
+      put_sum(y + j * out_column, s[j]);
+    }
+}
+
 template <class T>
 void cumsum(int64_t n, int64_t columns, void* out, int64_t out_step, int64_t out_column, const void* a, int64_t a_step,
             int64_t a_column) {
-  constexpr int64_t kLines = 16;  // a cache line of float32 in each step
-  typename Running<T>::sum s[kLines];
-  for (int64_t c = 0; c < columns; c += kLines) {
-    int64_t lines = columns - c < kLines ? columns - c : kLines;
-    for (int64_t j = 0; j < lines; j++) s[j] = 0;
-    const T* x = static_cast<const T*>(a) + c * a_column;
-    auto* y = static_cast<typename Running<T>::out*>(out) + c * out_column;
-    for (int64_t i = 0; i < n; i++, x += a_step, y += out_step)
-      for (int64_t j = 0; j < lines; j++) {
-        add_one(s[j], x[j * a_column]);
-        put_sum(y + j * out_column, s[j]);
-      }
-  }
+  int64_t c = 0;
+  auto run = [&](auto block) {
+    constexpr int lines = decltype(block)::count;
+    for (; c + lines <= columns; c += lines)
+      cumsum_lines<T, lines>(n, static_cast<typename Running<T>::out*>(out) + c * out_column, out_step, out_column,
+                             static_cast<const T*>(a) + c * a_column, a_step, a_column);
+  };
+  run(Vectors<16>{});  // a cache line of float32 in each step
+  run(Vectors<4>{});
+  run(Vectors<1>{});
 }
 
 // ---- the row of the table

@@ -55,7 +55,8 @@ struct RowWalk {
   template <class Body>
   bool run_copied(int64_t begin, int64_t end, Body&& body) const {
     int64_t together = 65536 / n < 1 ? 1 : 65536 / n > 16 ? 16 : 65536 / n;
-    int64_t length = (n + 15) / 16 * 16;                        // elements from row to row in scratch
+    // From row to row in scratch: never a power of two, or 16 rows would share one set of the L1 cache.
+    int64_t length = (n + 15) / 16 * 16 + 16;
     size_t block = static_cast<size_t>(length * together) * 4;  // floats are the widest elements that rows have
     char* spare = static_cast<char*>(scratch(Scratch::row, block * N));
     if (!spare) return false;
