@@ -20,7 +20,8 @@ void copy(int64_t n, void* out_, int64_t stride_out, const void* a_, int64_t str
   constexpr bool both_vectors = kIsFloat<To> && kIsFloat<From>;  // then load and store convert
   if (stride_out == 1 && stride_a == 1) {
     if constexpr (__is_same(To, From)) {
-      if (out != a) __builtin_memcpy(out, a, static_cast<size_t>(n) * sizeof(To));
+      // memmove: views that overlap break the ops' contract, but must not be undefined behaviour
+      if (out != a) __builtin_memmove(out, a, static_cast<size_t>(n) * sizeof(To));
     } else if constexpr (both_vectors) {
       int64_t i = 0;
       for (; i + W <= n; i += W) store(out + i, load(a + i));

@@ -73,8 +73,9 @@ static inline void run_tasks(double ns, int64_t tasks, Body&& body) {
     parallel(tasks, static_cast<Body&&>(body));
 }
 
+// An empty view has no memory, and arithmetic on its null pointer would be undefined.
 static inline char* element(const View& v, int64_t offset) {
-  return static_cast<char*>(v.data) + offset * element_bytes(v.dtype);
+  return v.data ? static_cast<char*>(v.data) + offset * element_bytes(v.dtype) : nullptr;
 }
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
