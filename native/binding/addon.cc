@@ -156,7 +156,7 @@ Napi::Value packed_bytes(const Napi::CallbackInfo& info) {
 Napi::Value matmul_name(const Napi::CallbackInfo& info) {
   const MatmulCell* found = cell(info);
   if (!found) return info.Env().Null();
-  return Napi::String::New(info.Env(), std::string(found->name) + "@" + kernels().target);
+  return Napi::String::New(info.Env(), found->name);
 }
 
 double* make_page(Napi::Env env, int doubles, napi_ref* reference, Napi::Object exports, const char* name) {

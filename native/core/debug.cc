@@ -30,7 +30,7 @@ void debug_kernel(const char* name, double operations) {
 
 void debug_end(const char* label) {
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - t_running.since).count();
-  const char* rest = t_running.kernel ? strchr(label, '@') : nullptr;
+  const char* rest = t_running.kernel ? strchr(label, ' ') : nullptr;
   char rate[40] = "";
   if (t_running.operations > 0 && seconds > 0) snprintf(rate, sizeof rate, ", %.1f GFLOP/s", t_running.operations / seconds * 1e-9);
   fprintf(stderr, "kerf: %s%s: %.4f ms%s\n", rest ? t_running.kernel : "", rest ? rest : label, seconds * 1e3, rate);

@@ -44,7 +44,7 @@ struct MatmulProblem {
 };
 
 struct MatmulCell {
-  const char* name;  // "matmul_f32_14x32": shown as name@target
+  const char* name;  // "matmul_f32_14x32@avx512"
   int64_t (*packed_bytes)(int64_t k, int64_t n);
   void (*pack)(void* packed, const void* b, int64_t k, int64_t n, int64_t b_row, int64_t b_col);
   bool (*run)(const MatmulProblem& problem);  // uses the pool itself; false when scratch memory is exhausted

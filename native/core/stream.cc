@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kSlots = 256;         // bounds the commands in flight; a training step queues about 60
 constexpr int kSpinMicroseconds = 50;    // how long the stream's thread looks for work before it sleeps
 constexpr int kWaitMicroseconds = 100;   // how long wait() spins before it sleeps
+constexpr int kWakeMicroseconds = 15;    // by then the stream's thread has begun, unless it waits for this very CPU
 constexpr uint64_t kNever = ~uint64_t{0};
 
 struct Slot {
@@ -31,8 +32,10 @@ struct Stream::Impl {
   std::atomic<bool> stopping{false};
   alignas(64) std::atomic<uint64_t> queued{0};
   std::atomic<uint32_t> bell{0};
-  alignas(64) std::atomic<uint64_t> finished{0};
+  alignas(64) std::atomic<uint64_t> started{0};  // commands that the thread has begun
+  std::atomic<uint64_t> finished{0};
   std::atomic<uint32_t> finished_bell{0};
+  std::atomic<uint64_t> awaited{kNever};  // the command that wait() sleeps for: waking it earlier would cost 10 us each
   std::atomic<uint64_t> watched{kNever};
   void (*on_finished)(void*) = nullptr;
   void* on_finished_context = nullptr;
@@ -71,6 +74,7 @@ void Stream::Impl::work() {
       continue;
     }
     Slot& slot = ring[done % kSlots];
+    started.store(done + 1, std::memory_order_relaxed);
     const bool debug = debug_kernels();
     if (debug) debug_begin();
     if (!stopping) slot.call(slot.payload);  // what is still queued when the environment goes away is dropped
@@ -78,8 +82,10 @@ void Stream::Impl::work() {
     done++;
     publish(1, done);
     finished.store(done, std::memory_order_seq_cst);
-    finished_bell.fetch_add(1, std::memory_order_seq_cst);
-    finished_bell.notify_all();
+    if (done >= awaited.load(std::memory_order_seq_cst)) {
+      finished_bell.fetch_add(1, std::memory_order_seq_cst);
+      finished_bell.notify_all();
+    }
     if (done >= watched.load(std::memory_order_seq_cst)) {
       watched.store(kNever);
       on_finished(on_finished_context);
@@ -117,7 +123,8 @@ char* Stream::label() { return impl_->label; }
 
 void* Stream::reserve() {
   uint64_t next = impl_->queued.load(std::memory_order_relaxed);
-  if (next >= kSlots) wait(next - kSlots + 1);
+  // Full: waits for room for several, or every command from here on would cost a wake-up.
+  if (next >= finished() + kSlots) wait(next - kSlots + kSlots / 4);
   return impl_->ring[next % kSlots].payload;
 }
 
@@ -133,16 +140,20 @@ void Stream::commit(void (*call)(void*)) {
 }
 
 uint64_t Stream::queued() const { return impl_->queued.load(std::memory_order_relaxed); }
-uint64_t Stream::finished() const { return impl_->finished.load(std::memory_order_acquire); }
+uint64_t Stream::finished() const { return impl_->finished.load(std::memory_order_seq_cst); }
 
 void Stream::wait(uint64_t sequence) {
   auto ready = [&] { return finished() >= sequence; };
-  if (spin_until(ready, kWaitMicroseconds)) return;
+  // Spinning is for short commands that run on another CPU: a thread that has not begun by now may be waiting for ours.
+  auto begun = [&] { return impl_->started.load(std::memory_order_relaxed) > finished() || ready(); };
+  if (spin_until(begun, kWakeMicroseconds) && spin_until(ready, kWaitMicroseconds)) return;
+  impl_->awaited.store(sequence, std::memory_order_seq_cst);
   while (true) {
     uint32_t heard = impl_->finished_bell.load(std::memory_order_seq_cst);
-    if (ready()) return;
+    if (ready()) break;
     impl_->finished_bell.wait(heard);
   }
+  impl_->awaited.store(kNever, std::memory_order_relaxed);
 }
 
 void Stream::fail(Code code, const char* format, ...) {

@@ -5,3 +5,7 @@
 #ifndef KERF_TARGET
 #error "this file belongs to a target: compile it through native/sources.json"
 #endif
+#define KERF_TEXT_OF(x) #x
+#define KERF_TEXT(x) KERF_TEXT_OF(x)
+// "avx512": a kernel that is shown to people is called name@target, the target whose code it is.
+#define KERF_TARGET_NAME KERF_TEXT(KERF_TARGET)
