@@ -1,7 +1,7 @@
 // Matmul around the register tile: which operands are read in place, which are packed, and how C is cut into tasks.
 //
 //   for each task, a block of C (row panels x column panels), on the pool:
-//     for each block of k (kBlock units: what a panel of B may take of the L2 cache):
+//     for each block of k (about kBlock units: what a panel of B may take of the L2 cache):
 //       pack the block's rows of A (thread's scratch), unless A is read in place or was packed for all tasks
 //       for each panel of B:                  stays in L1/L2
 //         for each row panel of A:            streams from L2
@@ -15,8 +15,10 @@
 
 namespace kerf::KERF_TARGET {
 
-constexpr double kTaskNs = 6'000;
-
+constexpr double kTaskNs = 6'000;          // a task shorter than this is mostly overhead
+constexpr double kTaskOverheadNs = 500;
+constexpr double kCachedBytes = 1 << 20;    // what a core's L2 cache holds
+constexpr double kMemoryBytesPerNs = 40;
 
 template <class T>
 struct Product {
@@ -24,6 +26,7 @@ struct Product {
   int64_t units, k_blocks;
   int64_t row_panels, col_panels;
   int64_t row_blocks, col_blocks;
+  int64_t threads;
   // B: panel j starts at b + j * b_panel; `tail` is the packed last panel when B is read in place.
   const typename T::Unit* b;
   int64_t b_unit, b_panel;
@@ -49,6 +52,23 @@ KERF_INLINE void prefetch_tile(const float* c, int64_t c_row, int64_t rows) {
   for (int64_t r = 0; r < rows; r++, c += c_row)
     for (int line = 0; line < kPanel; line += 16) __builtin_prefetch(c + line, 1, 2);
 }
+
+// A panel of 16-bit floats as the float32 panel that it stands for. Widening in the tile costs f16 7 % (the conversion
+// shares pipes with the FMAs); done once for several row panels it costs next to nothing.
+template <class T>
+static void widen_panel(float* out, const typename T::Unit* b, int64_t units) {
+  for (int64_t u = 0; u < units; u++, b += kPanel) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kPanelVectors; v++) {
+      const typename T::Loaded loaded = T::load_units(b + v * W);
+#pragma GCC unroll 2
+      for (int s = 0; s < T::kSub; s++) store(out + s * kPanel + v * W, T::step(loaded, s));
+    }
+    out += T::kSub * kPanel;
+  }
+}
+
+constexpr int64_t kWidenRowPanels = 3;
 
 // One task. False when scratch memory is exhausted.
 template <class T>
@@ -77,6 +97,12 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
   }
 
   const int64_t panels_at_once = x.row_panels == 1 ? vectors_at_once<T>(p.m) / kPanelVectors : 1;
+  float* wide = nullptr;
+  if (T::kWidens && row_panel1 - row_panel0 >= kWidenRowPanels) {
+    const int64_t words = ceil_div(x.units, x.k_blocks) * T::kSub;
+    wide = static_cast<float*>(scratch(Scratch::widen, static_cast<size_t>(words * kPanel) * sizeof(float)));
+    if (!wide) return false;
+  }
   float* own_a = nullptr;
   if (!x.a) {
     const int64_t words = ceil_div(x.units, x.k_blocks) * T::kSub;
@@ -120,6 +146,20 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
         args.ahead = reinterpret_cast<const char*>(args.b + args.b_panel);
         args.ahead_step = ceil_div(kPanel * static_cast<int64_t>(sizeof(typename T::Unit)), row_panel1 - row_panel0);
       }
+      TileArgs<typename T::Wide> wide_args;
+      if constexpr (T::kWidens) {
+        if (wide) {
+          widen_panel<T>(wide, args.b, units);
+          wide_args.units = units * T::kSub;
+          wide_args.b = wide;
+          wide_args.b_unit = kPanel;
+          wide_args.b_panel = 0;
+          wide_args.last = args.last;
+          wide_args.accumulate = args.accumulate;
+          wide_args.distance = 0;
+          wide_args.ahead_step = ceil_div(args.ahead_step, T::kSub);
+        }
+      }
       for (int64_t panel = row_panel0; panel < row_panel1; panel++) {
         const int64_t row = x.row_of(panel), height = x.row_of(panel + 1) - row;
         bool direct = false;
@@ -142,10 +182,19 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
           const bool wraps = panel + 1 == row_panel1;
           prefetch_tile(wraps ? sums + (col - col0) + width : args.c + height * args.c_row, args.c_row, height);
         }
-        if constexpr (T::kReadsInPlace) {
-          if (direct) choose_tile<T, ASource::direct>(height, vectors)(args);
+        if (wide) {
+          wide_args.a = args.a;
+          wide_args.a_word = args.a_word;
+          wide_args.a_row = 1;
+          wide_args.c = args.c;
+          wide_args.c_row = args.c_row;
+          wide_args.ahead = args.ahead;
+          choose_tile<typename T::Wide, ASource::packed>(height, vectors)(wide_args);
+        } else if (direct) {
+          if constexpr (T::kReadsInPlace) choose_tile<T, ASource::direct>(height, vectors)(args);
+        } else {
+          choose_tile<T, ASource::packed>(height, vectors)(args);
         }
-        if (!direct) choose_tile<T, ASource::packed>(height, vectors)(args);
         if (last_block && !plain) finish<T>(p, args.c, args.c_row, row, height, col, width);
         args.ahead += args.units * args.ahead_step;
       }
@@ -154,25 +203,58 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
   return true;
 }
 
+// Whether tasks read A where it is, for want of uses that would pay for packing it.
+template <class T>
+static bool reads_a_in_place(const Product<T>& x) {
+  const MatmulProblem& p = *x.problem;
+  if (!T::kReadsInPlace || p.a_col != 1) return false;
+  if (p.m == 1) return true;
+  // Rows a multiple of 4 KiB apart fall into the same cache set: more of them than ways would evict each other.
+  if (p.m > 8 && p.a_row % 1024 == 0 && p.k > 64) return false;
+  // Packing pays from four panels of B on (3 %), but not as one more parallel region before a short one (5 to 10 %).
+  return x.col_panels <= 3 || (x.threads > 1 && p.m * p.k <= 64 * 1024);
+}
+
+// How many blocks C is cut into. One thread: as few as the caches allow. Several: the grid that should end first, by the
+// number of turns and the largest block's time, where a tenth of that time stands for a thread that wakes late.
 template <class T>
 static void cut_into_tasks(Product<T>& x) {
   const MatmulProblem& p = *x.problem;
   const double ns = 2.0 * p.m * p.n * p.k / T::kFlopsPerNs +
                     static_cast<double>(packed_bytes<T>(p.k, p.n)) / 40 + static_cast<double>(p.m) * p.n / 10;
-  const int64_t threads = ns < kSerialNs ? 1 : pool_threads();
-  const int64_t wanted = threads == 1 ? 1 : min_of(threads * 4, static_cast<int64_t>(ns / kTaskNs));
-  x.row_blocks = ceil_div(x.row_panels, T::kRowPanelsInBlock);
-  x.col_blocks = p.c_type != DType::float32_ && x.k_blocks > 1 ? ceil_div(p.n, 1024) : 1;
-  while (x.row_blocks * x.col_blocks < wanted) {
-    const int64_t row_panels = ceil_div(x.row_panels, x.row_blocks), col_panels = ceil_div(x.col_panels, x.col_blocks);
-    if (row_panels == 1 && col_panels == 1) break;
-    if (col_panels > 1 && (row_panels <= 2 || col_panels * kPanel > 4 * row_panels * T::kRows))
-      x.col_blocks = min_of(x.col_blocks * 2, x.col_panels);
-    else
-      x.row_blocks = min_of(x.row_blocks * 2, x.row_panels);
+  const int64_t threads = x.threads = ns < kSerialNs ? 1 : pool_threads();
+  const int64_t rows_min = ceil_div(x.row_panels, T::kRowPanelsInBlock);
+  const int64_t cols_min = p.c_type != DType::float32_ && x.k_blocks > 1 ? ceil_div(p.n, 1024) : 1;
+  x.row_blocks = rows_min;
+  x.col_blocks = cols_min;
+  if (threads == 1) return;
+  if (rows_min * cols_min >= 4 * threads) {
+    x.row_blocks = min_of(ceil_div(rows_min, threads) * threads, x.row_panels);
+    return;
   }
-  if (x.col_blocks == 1 && x.row_blocks > 1)
-    x.row_blocks = min_of(ceil_div(x.row_blocks, threads) * threads, x.row_panels);
+  const int64_t most = min_of(8 * threads, static_cast<int64_t>(ns / kTaskNs));
+  // A B that the caches do not hold is read once more for every block of rows.
+  const double b_bytes = static_cast<double>(packed_bytes<T>(p.k, p.n));
+  const double panel_ns = b_bytes > kCachedBytes ? b_bytes / kMemoryBytesPerNs / static_cast<double>(x.col_panels) : 0;
+  double best = 0;
+  for (int64_t rows = rows_min; rows <= x.row_panels && rows * cols_min <= most; rows++) {
+    for (int64_t cols = cols_min; cols <= x.col_panels && rows * cols <= most; cols++) {
+      const int64_t col_panels = ceil_div(x.col_panels, cols), panels = ceil_div(x.row_panels, rows) * col_panels;
+      const double overhead = kTaskOverheadNs + panel_ns * static_cast<double>(col_panels);
+      const double largest =
+          overhead + ns * static_cast<double>(panels) / static_cast<double>(x.row_panels * x.col_panels);
+      const double turns = static_cast<double>(ceil_div(rows * cols, threads)) * largest;
+      // blocks of unlike size, handed out one by one
+      const double all = ns + static_cast<double>(rows * cols) * overhead;
+      const double greedy = (all + largest * static_cast<double>(threads - 1)) / static_cast<double>(threads);
+      const double end = (turns < greedy ? turns : greedy) + largest / 10;
+      if (best == 0 || end <= best) {  // of equals the widest block: all its panels but the first are fetched ahead
+        best = end;
+        x.row_blocks = rows;
+        x.col_blocks = cols;
+      }
+    }
+  }
 }
 
 // Decides how B is reached; packs it when it is neither packed nor readable in place.
@@ -223,16 +305,13 @@ static bool prepare_a(Product<T>& x) {
   x.a_word = 0;
   x.a_row = 1;
   if constexpr (T::kReadsInPlace) {
-    const bool few_uses = x.col_panels <= 12;
-    // Rows a multiple of 4 KiB apart fall into the same cache set: more of them than ways would evict each other.
-    const bool conflict = p.m > 8 && p.a_row % 1024 == 0 && p.k > 64;
-    if (p.a_col == 1 && (p.m == 1 || (few_uses && !conflict))) {
+    if (reads_a_in_place(x)) {
       x.a = static_cast<const float*>(p.a);
       x.a_word = 1;
       x.a_row = p.m == 1 ? 1 : p.a_row;
       return true;
     }
-    if (p.a_row == 1 && few_uses && p.m * p.k <= 16 * 1024) {
+    if (p.a_row == 1 && x.col_panels <= 12 && p.m * p.k <= 16 * 1024) {
       x.a = static_cast<const float*>(p.a);
       x.a_word = p.a_col;
       return true;
@@ -242,7 +321,7 @@ static bool prepare_a(Product<T>& x) {
   const size_t words = static_cast<size_t>(p.m * x.units * T::kSub);
   float* out = static_cast<float*>(scratch(Scratch::pack_a, words * sizeof(float)));
   if (!out) return false;
-  parallel_if(p.m * p.k > 256 * 1024, x.row_panels, [&](int64_t panel) {
+  parallel_if(p.m * p.k > 32 * 1024, x.row_panels, [&](int64_t panel) {
     const int64_t row = x.row_of(panel);
     pack_a_panel<T>(out + row * x.units * T::kSub, static_cast<const typename T::In*>(p.a) + row * p.a_row,
                     x.row_of(panel + 1) - row, p.k, p.a_row, p.a_col);
@@ -260,7 +339,7 @@ static bool run(const MatmulProblem& p) {
   x.units = units_of<T>(p.k);
   x.row_panels = ceil_div(p.m, T::kRows);
   x.col_panels = ceil_div(p.n, kPanel);
-  x.k_blocks = x.row_panels == 1 ? 1 : max_of(1, ceil_div(x.units, T::kBlock));
+  x.k_blocks = x.row_panels == 1 ? 1 : max_of(1, (x.units + T::kBlock / 2) / T::kBlock);
   cut_into_tasks(x);
   if (!prepare_b(x) || !prepare_a(x)) return false;
   int32_t failed = 0;

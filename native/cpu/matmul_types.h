@@ -11,6 +11,8 @@ struct MatmulF32 : Blocks {
   using Loaded = vf;
   static constexpr int kElements = 1, kSub = 1;
   static constexpr bool kReadsInPlace = true;
+  using Wide = MatmulF32;
+  static constexpr bool kWidens = false;  // Wide's tile on widened panels, where a panel is used often
   static constexpr const char* kName = Blocks::kNameF32;
 
   KERF_INLINE vf load_units(const Unit* p) { return load(p); }
@@ -27,7 +29,7 @@ struct MatmulF32 : Blocks {
 struct MatmulF16 : MatmulF32 {
   using In = f16;
   using Unit = f16;
-  static constexpr bool kReadsInPlace = false;
+  static constexpr bool kReadsInPlace = false, kWidens = true;
   static constexpr const char* kName = Blocks::kNameF16;
 
   KERF_INLINE vf load_units(const Unit* p) { return load(p); }
@@ -44,7 +46,7 @@ struct MatmulBf16 : MatmulF32 {
   using Unit = uint32_t;
   using Loaded = vi;
   static constexpr int kElements = 2, kSub = 2;
-  static constexpr bool kReadsInPlace = false;
+  static constexpr bool kReadsInPlace = false, kWidens = true;
   static constexpr const char* kName = Blocks::kNameBf16;
 
   KERF_INLINE vi load_units(const Unit* p) { return as_int(load(reinterpret_cast<const float*>(p))); }

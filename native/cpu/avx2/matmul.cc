@@ -12,9 +12,9 @@ struct Blocks {
   static constexpr int64_t kRowPanelsInBlock = 16;  // with kBlock: what packed A takes of L2
   static constexpr int64_t kPrefetch = 512;  // elements of packed B, from L2 to L1
   static constexpr double kFlopsPerNs = 90;
-  static constexpr const char* kNameF32 = "matmul_f32_6x16";
-  static constexpr const char* kNameF16 = "matmul_f16_6x16";
-  static constexpr const char* kNameBf16 = "matmul_bf16_6x16";
+  static constexpr const char* kNameF32 = "matmul_f32_6x16@" KERF_TARGET_NAME;
+  static constexpr const char* kNameF16 = "matmul_f16_6x16@" KERF_TARGET_NAME;
+  static constexpr const char* kNameBf16 = "matmul_bf16_6x16@" KERF_TARGET_NAME;
 };
 
 }  // namespace kerf::KERF_TARGET

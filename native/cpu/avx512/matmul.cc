@@ -10,13 +10,13 @@ namespace kerf::KERF_TARGET {
 
 struct Blocks {
   static constexpr int kRows = 14;
-  static constexpr int64_t kBlock = 512;  // units of k: a panel of B takes 64 KiB
+  static constexpr int64_t kBlock = 768;  // units of k, to the nearest block: a panel of B takes 48 to 144 KiB of L2
   static constexpr int64_t kRowPanelsInBlock = 8;  // with kBlock: what packed A takes of L2
   static constexpr int64_t kPrefetch = 512;  // elements of packed B, from L2 to L1
   static constexpr double kFlopsPerNs = 180;
-  static constexpr const char* kNameF32 = "matmul_f32_14x32";
-  static constexpr const char* kNameF16 = "matmul_f16_14x32";
-  static constexpr const char* kNameBf16 = "matmul_bf16_14x32";
+  static constexpr const char* kNameF32 = "matmul_f32_14x32@" KERF_TARGET_NAME;
+  static constexpr const char* kNameF16 = "matmul_f16_14x32@" KERF_TARGET_NAME;
+  static constexpr const char* kNameBf16 = "matmul_bf16_14x32@" KERF_TARGET_NAME;
 };
 
 }  // namespace kerf::KERF_TARGET

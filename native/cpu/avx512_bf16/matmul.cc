@@ -10,13 +10,13 @@ namespace kerf::KERF_TARGET {
 
 struct Blocks {
   static constexpr int kRows = 14;
-  static constexpr int64_t kBlock = 512;
+  static constexpr int64_t kBlock = 768;
   static constexpr int64_t kRowPanelsInBlock = 8;
   static constexpr int64_t kPrefetch = 512;
   static constexpr double kFlopsPerNs = 360;
   static constexpr const char* kNameF32 = nullptr;  // those cells stay the avx512 row's
   static constexpr const char* kNameF16 = nullptr;
-  static constexpr const char* kNameBf16 = "matmul_bf16_14x32";
+  static constexpr const char* kNameBf16 = "matmul_bf16_14x32@" KERF_TARGET_NAME;
 };
 
 }  // namespace kerf::KERF_TARGET
@@ -28,7 +28,9 @@ namespace kerf::KERF_TARGET {
 // vdpbf16ps: acc += a.lo * b.lo + a.hi * b.hi
 struct MatmulDotBf16 : MatmulBf16 {
   using Loaded = vf;
+  using Wide = MatmulDotBf16;
   static constexpr int kSub = 1;
+  static constexpr bool kWidens = false;
 
   KERF_INLINE vf load_units(const Unit* p) { return load(reinterpret_cast<const float*>(p)); }
   KERF_INLINE vf step(Loaded b, int) { return b; }

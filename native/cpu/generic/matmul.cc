@@ -11,9 +11,9 @@ struct Blocks {
   static constexpr int64_t kRowPanelsInBlock = 24;  // with kBlock: what packed A takes of L2
   static constexpr int64_t kPrefetch = 512;  // elements of packed B, from L2 to L1
   static constexpr double kFlopsPerNs = 15;
-  static constexpr const char* kNameF32 = "matmul_f32_4x8";
-  static constexpr const char* kNameF16 = "matmul_f16_4x8";
-  static constexpr const char* kNameBf16 = "matmul_bf16_4x8";
+  static constexpr const char* kNameF32 = "matmul_f32_4x8@" KERF_TARGET_NAME;
+  static constexpr const char* kNameF16 = "matmul_f16_4x8@" KERF_TARGET_NAME;
+  static constexpr const char* kNameBf16 = "matmul_bf16_4x8@" KERF_TARGET_NAME;
 };
 
 }  // namespace kerf::KERF_TARGET
