@@ -20,8 +20,23 @@ const MAX_BURSTS = 60
 export interface MeasureOptions {
   /** Milliseconds that each contender may take. */
   budgetMs: number
-  /** Milliseconds of rest before a burst: a peer's workers go on spinning for a while after their last product. */
-  restMs?: number
+  /** Waits for a quiet process before each burst: a peer's workers spin for tens of milliseconds after a product. */
+  settle?: boolean
+}
+
+const SETTLE_STEP_MS = 4
+const SETTLE_LIMIT_MS = 300
+
+/** Waits until the process uses less than a quarter of a CPU: nobody else's threads then share the next burst. */
+export async function settled(): Promise<void> {
+  const until = performance.now() + SETTLE_LIMIT_MS
+  do {
+    const since = performance.now()
+    const before = process.cpuUsage()
+    await sleep(SETTLE_STEP_MS)
+    const used = process.cpuUsage(before)
+    if ((used.user + used.system) / 1000 < (performance.now() - since) / 4) return
+  } while (performance.now() < until)
 }
 
 async function seconds(contender: Contender, times: number): Promise<number> {
@@ -45,19 +60,27 @@ async function calibrate(contender: Contender): Promise<number> {
 }
 
 /** A Timing for each contender, in their order. */
-export async function measure(contenders: Contender[], { budgetMs, restMs = 0 }: MeasureOptions): Promise<Timing[]> {
+export async function measure(
+  contenders: Contender[],
+  { budgetMs, settle = false }: MeasureOptions,
+): Promise<Timing[]> {
   const calls: number[] = []
   for (const contender of contenders) calls.push(await calibrate(contender))
   const samples: number[][] = contenders.map(() => [])
   const since = performance.now()
-  const late = (rounds: number) => performance.now() - since > (budgetMs + rounds * restMs) * contenders.length
-  for (let round = 0; round < MAX_BURSTS && (round < MIN_BURSTS || !late(round)); round++) {
+  let resting = 0
+  const late = () => performance.now() - since - resting > budgetMs * contenders.length
+  for (let round = 0; round < MAX_BURSTS && (round < MIN_BURSTS || !late()); round++) {
     for (let i = 0; i < contenders.length; i++) {
       const at = (i + round) % contenders.length
       const contender = contenders[at] as Contender
       const times = calls[at] as number
       contender.before?.()
-      if (restMs > 0) await sleep(restMs)
+      if (settle) {
+        const rest = performance.now()
+        await settled()
+        resting += performance.now() - rest
+      }
       if (times > 1) await seconds(contender, Math.ceil(times / 8)) // back into the caches, threads awake
       samples[at]?.push((await seconds(contender, times)) / times)
     }

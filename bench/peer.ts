@@ -21,8 +21,6 @@ export interface Operand {
 }
 
 export const PEER = 'onnxruntime-node'
-/** Its workers spin about this long after a product; resting spares the next contender their noise. */
-export const PEER_REST_MS = 3
 
 let loaded: Ort | null = null
 function ort(): Ort {

@@ -4,7 +4,7 @@ import type { BenchOptions, BenchRow, Peak, PeerTiming, Rate, Timing } from '#li
 import { addon, choose, targetName } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
 import { type Contender, measure } from './measure'
-import { PEER, PEER_REST_MS, type PeerRun } from './peer'
+import { PEER, type PeerRun } from './peer'
 
 export interface Ceiling {
   kind: Peak['kind']
@@ -12,6 +12,12 @@ export interface Ceiling {
   buffer?: ArrayBuffer
   byteOffset?: number
   bytes?: number
+}
+
+/** Floating-point operations, or bytes read, a call. */
+export interface Work {
+  unit: Rate['unit']
+  amount: number
 }
 
 export interface RowSpec {
@@ -23,9 +29,10 @@ export interface RowSpec {
   threads: number
   kernel: string | null
   contender: Contender
-  /** Floating-point operations, or bytes read, a call. */
-  work?: { unit: Rate['unit']; amount: number }
-  ceiling?: Ceiling
+  /** What a call does, in the unit that its first ceiling has. */
+  work?: Work[]
+  /** What this machine could do at best of each kind of work. */
+  ceilings?: Ceiling[]
   peer?: PeerRun | null
   notes?: string[]
 }
@@ -73,26 +80,26 @@ const rateOf = (t: Timing, amount: number, unit: Rate['unit']): Rate => ({
 })
 
 export async function measureRow(spec: RowSpec, options: BenchOptions): Promise<BenchRow> {
-  const { work, peer } = spec
-  const ceiling = spec.ceiling ? ceilingContender(spec.ceiling) : null
+  const { work = [], peer } = spec
+  const ceilings = (spec.ceilings ?? []).map((ceiling) => ({ kind: ceiling.kind, ...ceilingContender(ceiling) }))
   const contenders: Contender[] = [spec.contender]
   if (peer) contenders.push(peer.preallocated, peer.fresh)
-  if (ceiling) contenders.push(ceiling.contender)
-  const restMs = peer ? PEER_REST_MS : 0
-  const timings = await measure(contenders, { budgetMs: options.budgetMs, restMs })
+  contenders.push(...ceilings.map((ceiling) => ceiling.contender))
+  const timings = await measure(contenders, { budgetMs: options.budgetMs, settle: Boolean(peer) })
   const own = timings[0] as Timing
-  const rate = work ? rateOf(own, work.amount, work.unit) : null
+  const rates = work.map(({ amount, unit }) => rateOf(own, amount, unit))
 
-  let peak: Peak | null = null
-  if (ceiling && rate && spec.ceiling) {
-    const best = rateOf(timings.at(-1) as Timing, ceiling.amount, rate.unit)
-    peak = {
-      kind: spec.ceiling.kind,
-      ...best,
-      percentBest: (100 * rate.best) / best.best,
-      percentMedian: (100 * rate.median) / best.median,
+  const peaks: Peak[] = ceilings.map(({ kind, amount }, i) => {
+    const unit = kind === 'read' ? 'GB/s' : 'GFLOP/s'
+    const rate = rates.find((r) => r.unit === unit) as Rate
+    const peak = rateOf(timings[contenders.length - ceilings.length + i] as Timing, amount, unit)
+    return {
+      kind,
+      ...peak,
+      percentBest: (100 * rate.best) / peak.best,
+      percentMedian: (100 * rate.median) / peak.median,
     }
-  }
+  })
   const peers: PeerTiming[] = (peer ? (['preallocated', 'fresh'] as const) : []).map((output, i) => {
     const t = timings[1 + i] as Timing
     return { name: PEER, output, ...t, ratioBest: t.best / own.best, ratioMedian: t.median / own.median }
@@ -107,8 +114,8 @@ export async function measureRow(spec: RowSpec, options: BenchOptions): Promise<
     target: targetName(),
     kernel: spec.kernel,
     ...own,
-    rate,
-    peak,
+    rate: rates[0] ?? null,
+    peaks,
     peers,
     notes: spec.notes ?? [],
   }

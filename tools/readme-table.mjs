@@ -16,16 +16,20 @@ const digits = (x) => (x >= 1000 ? x.toFixed(0) : Number(x.toPrecision(3)).toStr
 const time = (us) => (us >= 1000 ? `${digits(us / 1000)} ms` : `${digits(us)} us`)
 const percent = (x) => `${x.toFixed(0)} %`
 
+const KINDS = { fma: 'FMA', bf16dot: 'bf16 dot', read: 'read' }
+
 function cells(row) {
-  const { rate, peak } = row
+  const { rate } = row
   const peer = row.peers.find((p) => p.output === 'preallocated')
-  const kind = { fma: 'FMA', bf16dot: 'bf16 dot', read: 'read' }[peak?.kind]
+  const peaks = row.peaks.map(
+    (p) => `${percent(p.percentBest)} / ${percent(p.percentMedian)} of ${digits(p.best)} (${KINDS[p.kind]})`,
+  )
   return [
     row.name,
     row.threads,
     `${time(row.best)} / ${time(row.median)}`,
     rate ? `${digits(rate.best)} / ${digits(rate.median)} ${rate.unit}` : '',
-    peak ? `${percent(peak.percentBest)} / ${percent(peak.percentMedian)} of ${digits(peak.best)} (${kind})` : '',
+    peaks.join('; '),
     peer ? `${time(peer.best)} / ${time(peer.median)}` : row.notes.length > 0 ? 'none' : '',
     peer ? `${peer.ratioBest.toFixed(2)}x / ${peer.ratioMedian.toFixed(2)}x` : '',
   ]

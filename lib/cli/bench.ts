@@ -75,9 +75,9 @@ function cells(row: BenchRow): string[] {
     String(row.threads),
     `${time(row.best)} / ${time(row.median)}`,
     row.rate ? `${row.rate.best.toPrecision(3)} / ${row.rate.median.toPrecision(3)} ${row.rate.unit}` : '',
-    row.peak
-      ? `${percent(row.peak.percentBest)} / ${percent(row.peak.percentMedian)} of ${row.peak.best.toPrecision(3)}`
-      : '',
+    row.peaks
+      .map((p) => `${percent(p.percentBest)} / ${percent(p.percentMedian)} of ${p.best.toPrecision(3)} ${p.kind}`)
+      .join('\n'),
     row.kernel ?? row.target,
     [...peers, ...row.notes].join('\n'),
   ]

@@ -44,7 +44,8 @@ export interface BenchRow extends Timing {
   target: string
   kernel: string | null
   rate: Rate | null
-  peak: Peak | null
+  /** The ceiling that the rate is held against comes first; few rows have the arithmetic's as well. */
+  peaks: Peak[]
   peers: PeerTiming[]
   /** Such as why a peer is missing. */
   notes: string[]
