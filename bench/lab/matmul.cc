@@ -89,7 +89,7 @@ static Matrix make(DType d, int64_t rows, int64_t cols, Layout layout) {
 
 static int g_failures = 0, g_cases = 0;
 
-static void check_one(const char* target, const MatmulCell& cell, int type, int64_t m, int64_t n, int64_t k, Layout la, Layout lb,
+static void check_one(const MatmulCell& cell, int type, int64_t m, int64_t n, int64_t k, Layout la, Layout lb,
                       bool packed, bool to_f32, bool with_bias, Activation activation) {
   DType d = kTypes[type].dtype, out = to_f32 ? DType::float32_ : d;
   Matrix a = make(d, m, k, la), b = make(d, k, n, lb);
@@ -135,7 +135,7 @@ static void check_one(const char* target, const MatmulCell& cell, int type, int6
     }
   }
   if (!good && g_failures++ < 20)
-    printf("FAIL %s@%s m %ld n %ld k %ld layouts %d %d packed %d f32out %d bias %d act %d: error/tolerance %.3g\n", cell.name, target,
+    printf("FAIL %s m %ld n %ld k %ld layouts %d %d packed %d f32out %d bias %d act %d: error/tolerance %.3g\n", cell.name,
            m, n, k, la, lb, packed, to_f32, with_bias, static_cast<int>(activation), worst);
 }
 
@@ -153,13 +153,13 @@ static int check(const char* target) {
       for (int64_t m : sizes) for (int64_t n : sizes) for (int64_t k : sizes) {
         turn++;
         for (int packed = 0; packed < 2; packed++)
-          check_one(t.name, cell, type, m, n, k, static_cast<Layout>(turn % layouts), static_cast<Layout>(turn / layouts % layouts), packed,
+          check_one(cell, type, m, n, k, static_cast<Layout>(turn % layouts), static_cast<Layout>(turn / layouts % layouts), packed,
                     turn % 3 == 0, turn % 2 == 0, static_cast<Activation>(turn % 7 % 6));
       }
       for (int la = 0; la < layouts; la++) for (int lb = 0; lb < layouts; lb++) for (int packed = 0; packed < 2; packed++) for (int f32 = 0; f32 < 2; f32++)
         for (auto& s : {std::array<int64_t, 3>{150, 131, 700}, {37, 1100, 1203}, {3, 700, 129}, {200, 40, 1500}, {1, 300, 2049}, {8, 1024, 64}, {129, 257, 1031}})
-          check_one(t.name, cell, type, s[0], s[1], s[2], static_cast<Layout>(la), static_cast<Layout>(lb), packed, f32, la & 1, Activation::none);
-      printf("%s@%s: %d cases\n", cell.name, t.name, g_cases - before);
+          check_one(cell, type, s[0], s[1], s[2], static_cast<Layout>(la), static_cast<Layout>(lb), packed, f32, la & 1, Activation::none);
+      printf("%s: %d cases\n", cell.name, g_cases - before);
       fflush(stdout);
     }
   }
@@ -221,8 +221,7 @@ static void bench(const char* target, const char* type_name, Shape s, bool packe
       std::sort(peaks.begin(), peaks.end());
       std::sort(reads.begin(), reads.end());
       double best = times[0], median = times[times.size() / 2], peak = peaks.back() * pool_threads();
-      printf("%s@%s %s %s %ldx%ldx%ld t%d: best %.2f us, median %.2f us; %.0f / %.0f GFLOP/s, %.1f %% / %.1f %% of peak %.0f", cell.name, target,
-             layout, packed ? "packed" : "unpacked", s.m, s.n, s.k, pool_threads(), best / 1e3, median / 1e3, flops / best, flops / median,
+      printf("%s %s %s %ldx%ldx%ld t%d: best %.2f us, median %.2f us; %.0f / %.0f GFLOP/s, %.1f %% / %.1f %% of peak %.0f", cell.name, layout, packed ? "packed" : "unpacked", s.m, s.n, s.k, pool_threads(), best / 1e3, median / 1e3, flops / best, flops / median,
              flops / best / peak * 100, flops / median / peak * 100, peak);
       if (memory_bound) {
         double bytes = static_cast<double>(packed_size);

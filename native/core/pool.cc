@@ -1,10 +1,10 @@
 #include "pool.h"
 
 #include <atomic>
+#include <deque>
 #include <mutex>
-#include <thread>
-#include <vector>
 
+#include "sleeper.h"
 #include "spin.h"
 
 namespace kerf {
@@ -57,6 +57,7 @@ class Pool {
     finished_.store(0, std::memory_order_relaxed);
     uint64_t number = (state_.load(std::memory_order_relaxed) >> kNumberShift) + 1;
     state_.store(number << kNumberShift | kOpen, std::memory_order_seq_cst);
+    for (Sleeper& worker : workers_) worker.keep_off_this_cpu();
     bell_.fetch_add(1, std::memory_order_seq_cst);
     bell_.notify_all();
     drain();
@@ -77,18 +78,21 @@ class Pool {
   void start() {
     std::lock_guard lock(setup_);
     stopping_ = false;
-    for (int i = 1; i < threads_; i++) workers_.emplace_back([this] { work(); });
+    for (int i = 1; i < threads_; i++) {
+      Sleeper& worker = workers_.emplace_back();
+      worker.thread = std::thread([this, &worker] { work(worker); });
+    }
   }
 
   void stop() {
     stopping_ = true;
     bell_.fetch_add(1);
     bell_.notify_all();
-    for (auto& worker : workers_) worker.join();
+    for (Sleeper& worker : workers_) worker.thread.join();
     workers_.clear();
   }
 
-  void work() {
+  void work(Sleeper& self) {
     t_inside = true;
     uint64_t last = 0;
     while (true) {
@@ -102,14 +106,14 @@ class Pool {
         finished_.fetch_add(1, std::memory_order_release);
         continue;
       }
-      if (!spin_until([&] { return bell_.load(std::memory_order_relaxed) != heard; }, kSpinMicroseconds)) bell_.wait(heard);
+      if (!spin_until([&] { return bell_.load(std::memory_order_relaxed) != heard; }, kSpinMicroseconds)) self.sleep(bell_, heard);
     }
   }
 
   std::mutex region_;  // held while a region runs
   std::mutex setup_;   // guards threads_ and workers_
   int threads_ = default_threads();
-  std::vector<std::thread> workers_;
+  std::deque<Sleeper> workers_;
   std::atomic<bool> parallel_ = threads_ > 1;
   std::atomic<bool> stopping_ = false;
 

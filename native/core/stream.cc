@@ -4,9 +4,9 @@
 #include <cstdio>
 #include <memory>
 #include <mutex>
-#include <thread>
 
 #include "debug.h"
+#include "sleeper.h"
 #include "spin.h"
 
 namespace kerf {
@@ -14,7 +14,7 @@ namespace {
 
 constexpr uint64_t kSlots = 256;         // bounds the commands in flight; a training step queues about 60
 constexpr int kSpinMicroseconds = 50;    // how long the stream's thread looks for work before it sleeps
-constexpr int kWaitMicroseconds = 100;   // how long wait() spins before it sleeps
+constexpr int kWaitMicroseconds = 20;    // how long wait() spins before it sleeps: longer takes a CPU from the pool
 constexpr int kWakeMicroseconds = 15;    // by then the stream's thread has begun, unless it waits for this very CPU
 constexpr uint64_t kNever = ~uint64_t{0};
 
@@ -28,7 +28,7 @@ struct Slot {
 
 struct Stream::Impl {
   std::unique_ptr<Slot[]> ring{new Slot[kSlots]};
-  std::thread thread;
+  Sleeper sleeper;
   std::atomic<bool> stopping{false};
   alignas(64) std::atomic<uint64_t> queued{0};
   std::atomic<uint32_t> bell{0};
@@ -70,7 +70,7 @@ void Stream::Impl::work() {
     uint32_t heard = bell.load(std::memory_order_seq_cst);
     if (queued.load(std::memory_order_acquire) == done) {
       if (stopping) return;
-      if (!spin_until([&] { return bell.load(std::memory_order_relaxed) != heard; }, kSpinMicroseconds)) bell.wait(heard);
+      if (!spin_until([&] { return bell.load(std::memory_order_relaxed) != heard; }, kSpinMicroseconds)) sleeper.sleep(bell, heard);
       continue;
     }
     Slot& slot = ring[done % kSlots];
@@ -102,11 +102,11 @@ Stream::~Stream() {
 
 void Stream::stop() {
   impl_->watched = kNever;
-  if (!impl_->thread.joinable()) return;
+  if (!impl_->sleeper.thread.joinable()) return;
   impl_->stopping = true;
   impl_->bell.fetch_add(1);
   impl_->bell.notify_all();
-  impl_->thread.join();
+  impl_->sleeper.thread.join();
 }
 
 Stream::Inline::Inline(Stream& stream) {
@@ -134,7 +134,8 @@ void Stream::commit(void (*call)(void*)) {
   if (debug_kernels()) memcpy(impl_->ring[next % kSlots].label, impl_->label, kLabel);
   impl_->publish(0, next + 1);
   impl_->queued.store(next + 1, std::memory_order_release);
-  if (!impl_->thread.joinable()) impl_->thread = std::thread([impl = impl_] { impl->work(); });
+  if (!impl_->sleeper.thread.joinable()) impl_->sleeper.thread = std::thread([impl = impl_] { impl->work(); });
+  impl_->sleeper.keep_off_this_cpu();
   impl_->bell.fetch_add(1, std::memory_order_seq_cst);
   impl_->bell.notify_one();
 }
