@@ -223,7 +223,9 @@ static void cut_into_tasks(Product<T>& x) {
   const double ns = 2.0 * p.m * p.n * p.k / T::kFlopsPerNs +
                     static_cast<double>(packed_bytes<T>(p.k, p.n)) / 40 + static_cast<double>(p.m) * p.n / 10;
   const int64_t threads = x.threads = ns < kSerialNs ? 1 : pool_threads();
-  const int64_t rows_min = ceil_div(x.row_panels, T::kRowPanelsInBlock);
+  const int64_t row_panel_bytes = T::kRows * ceil_div(x.units, x.k_blocks) * T::kSub * 4;
+  const int64_t panels_max = min_of(T::kRowPanelsInBlock, max_of(1, T::kPackedA / max_of(row_panel_bytes, 1)));
+  const int64_t rows_min = ceil_div(x.row_panels, panels_max);
   const int64_t cols_min = p.c_type != DType::float32_ && x.k_blocks > 1 ? ceil_div(p.n, 1024) : 1;
   x.row_blocks = rows_min;
   x.col_blocks = cols_min;
@@ -339,7 +341,8 @@ static bool run(const MatmulProblem& p) {
   x.units = units_of<T>(p.k);
   x.row_panels = ceil_div(p.m, T::kRows);
   x.col_panels = ceil_div(p.n, kPanel);
-  x.k_blocks = x.row_panels == 1 ? 1 : max_of(1, (x.units + T::kBlock / 2) / T::kBlock);
+  const int64_t k_block = p.c_type == DType::float32_ ? T::kBlock : T::kBlock16;
+  x.k_blocks = x.row_panels == 1 ? 1 : max_of(1, (x.units + k_block / 2) / k_block);
   cut_into_tasks(x);
   if (!prepare_b(x) || !prepare_a(x)) return false;
   int32_t failed = 0;

@@ -11,7 +11,10 @@ namespace kerf::KERF_TARGET {
 struct Blocks {
   static constexpr int kRows = 14;
   static constexpr int64_t kBlock = 768;  // units of k, to the nearest block: a panel of B takes 48 to 144 KiB of L2
-  static constexpr int64_t kRowPanelsInBlock = 8;  // with kBlock: what packed A takes of L2
+  // The same for 16-bit results: their sums over several blocks of k would need float32 scratch (5 % at 2048^3).
+  static constexpr int64_t kBlock16 = 2048;
+  static constexpr int64_t kRowPanelsInBlock = 8;
+  static constexpr int64_t kPackedA = 700 << 10;  // bytes: what a task's rows of packed A may take of L2
   static constexpr int64_t kPrefetch = 512;  // elements of packed B, from L2 to L1
   static constexpr double kFlopsPerNs = 180;
   static constexpr const char* kNameF32 = "matmul_f32_14x32@" KERF_TARGET_NAME;

@@ -11,7 +11,9 @@ namespace kerf::KERF_TARGET {
 struct Blocks {
   static constexpr int kRows = 14;
   static constexpr int64_t kBlock = 768;
+  static constexpr int64_t kBlock16 = 2048;
   static constexpr int64_t kRowPanelsInBlock = 8;
+  static constexpr int64_t kPackedA = 700 << 10;
   static constexpr int64_t kPrefetch = 512;
   static constexpr double kFlopsPerNs = 360;
   static constexpr const char* kNameF32 = nullptr;  // those cells stay the avx512 row's

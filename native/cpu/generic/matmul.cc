@@ -8,7 +8,9 @@ namespace kerf::KERF_TARGET {
 struct Blocks {
   static constexpr int kRows = 4;
   static constexpr int64_t kBlock = 256;  // units of k: a panel of B takes 8 KiB
-  static constexpr int64_t kRowPanelsInBlock = 24;  // with kBlock: what packed A takes of L2
+  static constexpr int64_t kBlock16 = kBlock;  // of 16-bit results
+  static constexpr int64_t kRowPanelsInBlock = 24;
+  static constexpr int64_t kPackedA = 256 << 10;  // bytes: what a task's rows of packed A may take of L2
   static constexpr int64_t kPrefetch = 512;  // elements of packed B, from L2 to L1
   static constexpr double kFlopsPerNs = 15;
   static constexpr const char* kNameF32 = "matmul_f32_4x8@" KERF_TARGET_NAME;
