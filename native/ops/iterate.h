@@ -59,7 +59,7 @@ static Runs<N> make_runs(const View* const (&views)[N], Order order = Order::any
   r.n = count(first);
   if (uniform || r.n == 0) return r;
 
-  int64_t shape[kMaxRank], stride[kMaxRank][N];  // of the axes longer than one
+  int64_t shape[kMaxRank] = {}, stride[kMaxRank][N] = {};  // of the axes longer than one
   int rank = 0;
   for (int i = 0; i < first.rank; i++) {
     if (first.shape[i] == 1) continue;

@@ -1,6 +1,5 @@
 // What elementwise_check.cc and create_check.cc share: strided tensors between guard bytes, float64 comparison, the run
-// over targets. A program links with native/core, native/ops/{targets,elementwise,copy,create,random}.cc and every
-// target's install, map and copy files; the other kernels are stubbed here. It exits 1 when anything failed.
+// over targets. checks.test.ts links them with the objects of the addon's build. A program exits 1 when anything failed.
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -12,17 +11,6 @@
 #include "../../native/core/pool.h"
 #include "../../native/ops/ops.h"
 #include "../../native/ops/targets.h"
-
-namespace kerf {
-#define TARGET(name, parent, features) \
-  namespace name {                     \
-  void install_rows(Kernels&) {}       \
-  void install_matmul(Kernels&) {}     \
-  void install_probe(Kernels&) {}      \
-  }
-#include "../../native/core/targets.def"
-#undef TARGET
-}  // namespace kerf
 
 using namespace kerf;
 
