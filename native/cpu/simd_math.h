@@ -109,7 +109,7 @@ KERF_INLINE vf tanh(vf x) {
   vf x2 = mul(x, x);
   vf small = fma(mul(x, x2), polynomial(x2, kTanh), x);  // below 0.625
   vf large = sub(set1(1.0f), div(set1(2.0f), add(exp(add(a, a)), set1(1.0f))));
-  return select(lt(a, set1(0.625f)), small, copysign(large, x));
+  return copysign(select(lt(a, set1(0.625f)), small, large), x);  // the sum of zeros is +0
 }
 
 // sigmoid(x) = z / (1 + z) or 1 / (1 + z) with z = exp(-|x|), the quotient corrected once by what its operands'
@@ -225,6 +225,7 @@ KERF_INLINE vf sin(vf x) {
   if constexpr (!kFused) return per_lane(x, [](float v) { return ::sinf(v); });
   vm large = mask_not(le(abs(x), set1(0x1p14f)));
   vf r = sin_reduced(select(large, set1(0.0f), x), 0);
+  r = select(eq(x, set1(0.0f)), x, r);  // the reduction loses the zero's sign
   return any(large) ? select(large, per_lane(select(large, x, set1(0.0f)), [](float v) { return ::sinf(v); }), r) : r;
 }
 

@@ -73,48 +73,35 @@ static int report(const char* name, double worst, double bound, const char* unit
   return !ok;
 }
 
+static const float kSpecial[] = {0.0f,  -0.0f, 1,      -1,     2,        -2,        3,    -3,      0.5f,     -0.5f,          1.5f,           -1.5f,
+                                 1e30f, -1e30f, 1e-40f, -1e-40f, INFINITY, -INFINITY, NAN, 0x1p24f, -0x1p24f, 0x1.fffffep23f, -0x1.fffffep23f, 0x1.fffffep127f};
+constexpr int kSpecials = sizeof kSpecial / sizeof kSpecial[0];
+
 static int check(const Case& c, uint64_t stride, bool absolute) {
   double worst = 0;
   float where = 0, got = 0;
-  for (uint64_t base = 0; base < (1ull << 32); base += stride * W) {
-    float x[W], y[W];
-    for (int i = 0; i < W; i++) x[i] = bits_to_float(static_cast<uint32_t>(base + stride * i));
+  auto compare = [&](const float* x) {
+    float y[W];
     target::store(y, c.f(target::load(x)));
     for (int i = 0; i < W; i++) {
       if (x[i] < c.from || (absolute && !(x[i] < 1e30f))) continue;
       double want = c.want(x[i]), e = absolute ? std::fabs(y[i] - want) : ulp_error(y[i], want);
       if (!(e <= worst)) worst = e, where = x[i], got = y[i];
     }
+  };
+  float x[W];
+  for (int i = 0; i < kSpecials; i += W) {
+    for (int j = 0; j < W; j++) x[j] = kSpecial[(i + j) % kSpecials];
+    compare(x);
+  }
+  for (uint64_t base = 0; base < (1ull << 32); base += stride * W) {
+    for (int i = 0; i < W; i++) x[i] = bits_to_float(static_cast<uint32_t>(base + stride * i));
+    compare(x);
   }
   return report(c.name, worst, c.bound, absolute ? "absolute" : "ulp", where, 0, got, c.want(where));
 }
 
 static int check_pow(uint64_t stride) {
-  const float special[] = {0.0f,
-                           -0.0f,
-                           1,
-                           -1,
-                           2,
-                           -2,
-                           3,
-                           -3,
-                           0.5f,
-                           -0.5f,
-                           1.5f,
-                           -1.5f,
-                           1e30f,
-                           -1e30f,
-                           1e-40f,
-                           -1e-40f,
-                           INFINITY,
-                           -INFINITY,
-                           NAN,
-                           0x1p24f,
-                           -0x1p24f,
-                           0x1.fffffep23f,
-                           -0x1.fffffep23f,
-                           0x1.fffffep127f};
-  constexpr int n = sizeof special / sizeof special[0];
   double worst = 0;
   float wx = 0, wy = 0, got = 0;
   auto compare = [&](const float* x, const float* y) {
@@ -126,8 +113,8 @@ static int check_pow(uint64_t stride) {
     }
   };
   float x[W], y[W];
-  for (int i = 0; i < n * n; i += W) {
-    for (int j = 0; j < W; j++) x[j] = special[(i + j) % (n * n) / n], y[j] = special[(i + j) % n];
+  for (int i = 0; i < kSpecials * kSpecials; i += W) {
+    for (int j = 0; j < W; j++) x[j] = kSpecial[(i + j) / kSpecials % kSpecials], y[j] = kSpecial[(i + j) % kSpecials];
     compare(x, y);
   }
   uint64_t state = 1;
