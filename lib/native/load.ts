@@ -31,7 +31,8 @@ export interface Addon {
   tables: string
   setup(target: string, threads: number): string
   machine(): Machine
-  place(buffer: ArrayBuffer): number
+  /** The byte offset where a tensor of so many bytes begins in the buffer. */
+  place(buffer: ArrayBuffer, bytes: number): number
   wait(sequence: number): void
   watch(sequence: number): void
   onFinished(callback: () => void): void

@@ -23,6 +23,11 @@ export interface Storage {
 const SLAB_BYTES = 1 << 16
 /** Tensors up to this many bytes share slabs: an ArrayBuffer of their own would cost more than their arithmetic. */
 const SMALL_BYTES = 1 << 12
+/**
+ * Tensors from this size on begin at a huge page and so consist of whole ones: a matrix of 4 MiB costs 2 entries of the
+ * TLB, not 1,024, and 2 page faults. The room for the alignment is address space only, never touched.
+ */
+const HUGE_PAGE = 1 << 21
 /** Recycled bytes that are kept for reuse; beyond it they go back to the garbage collector. */
 const MAX_FREE_BYTES = 1 << 29
 
@@ -67,14 +72,14 @@ export function allocate(bytes: number): Storage {
   if (size <= SMALL_BYTES) {
     if (slab === null || slabNext + size > slab.byteLength) {
       slab = pinned(SLAB_BYTES + 64)
-      slabNext = addon.place(slab)
+      slabNext = addon.place(slab, SLAB_BYTES)
     }
     const byteOffset = slabNext
     slabNext += size
     return { buffer: slab, byteOffset, bytes: size, refs: 1 }
   }
-  const buffer = pinned(size + 64)
-  return { buffer, byteOffset: addon.place(buffer), bytes: size, refs: 1 }
+  const buffer = pinned(size + (size >= HUGE_PAGE ? HUGE_PAGE : 64))
+  return { buffer, byteOffset: addon.place(buffer, size), bytes: size, refs: 1 }
 }
 
 /** One reference less; the last one recycles the bytes (commands in flight are ahead of any reuse in the stream). */

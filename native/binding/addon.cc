@@ -67,19 +67,24 @@ Napi::Value debug_kernels_on(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// place(buffer): the byte offset of the first 64-byte aligned address; large buffers are offered huge pages.
+// place(buffer, bytes): the byte offset where a tensor of so many bytes begins: at a 64-byte boundary, or at a 2 MiB one
+// where the buffer has room for that. Whole huge pages inside are asked for.
 Napi::Value place(const Napi::CallbackInfo& info) {
   void* data = nullptr;
-  size_t bytes = 0;
-  if (info.Length() < 1 || napi_get_arraybuffer_info(info.Env(), info[0], &data, &bytes) != napi_ok)
+  size_t size = 0;
+  if (info.Length() < 1 || napi_get_arraybuffer_info(info.Env(), info[0], &data, &size) != napi_ok)
     throw Napi::TypeError::New(info.Env(), "place: not an ArrayBuffer");
-  auto address = reinterpret_cast<uintptr_t>(data);
-#if defined(__linux__)
+  const double bytes = number(info, 1);
   constexpr uintptr_t kPage = uintptr_t{2} << 20;
-  uintptr_t from = (address + kPage - 1) & ~(kPage - 1), to = (address + bytes) & ~(kPage - 1);
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t to_page = -address & (kPage - 1);
+  const bool paged = bytes >= static_cast<double>(kPage) && static_cast<double>(to_page) + bytes <= static_cast<double>(size);
+#if defined(__linux__)
+  const uintptr_t from = address + to_page;
+  const uintptr_t to = (paged ? from + static_cast<uintptr_t>(bytes) : address + size) & ~(kPage - 1);
   if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: failure changes nothing
 #endif
-  return Napi::Number::New(info.Env(), static_cast<double>(-address & 63));
+  return Napi::Number::New(info.Env(), static_cast<double>(paged ? to_page : -address & 63));
 }
 
 // wait(sequence): blocks this thread until the command has finished.
