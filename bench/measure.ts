@@ -81,7 +81,7 @@ export async function measure(
         await settled()
         resting += performance.now() - rest
       }
-      if (times > 1) await seconds(contender, Math.ceil(times / 8)) // back into the caches, threads awake
+      await seconds(contender, Math.ceil(times / 8)) // back into the caches, threads awake
       samples[at]?.push((await seconds(contender, times)) / times)
     }
   }
