@@ -3,6 +3,7 @@
 // over k = lane (mod W), added up in the fixed order of reduce_add; products of 16-bit inputs are exact in float32.
 // Tile: 4 rows x 4 columns, 16 accumulators (4 x 1 at the right edge).
 #pragma once
+#include "matmul_epilogue.h"
 #include "matmul_pack.h"
 
 namespace kerf::KERF_TARGET {

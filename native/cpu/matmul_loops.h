@@ -8,10 +8,19 @@
 //           tile
 //           after the last block of k: epilogue
 //
+// What differs between float and int8 products (how A is packed, what becomes of the sums) are the Rules of a dtype T:
+//   Problem                                    what the cell is asked to do
+//   kPacksB                                    B may come unpacked
+//   sums_in_c(p)                               C's elements have room for the sums, which are kept there
+//   finished(p)                                the sums are the result
+//   begin_rows(p, row, rows)                   before the first of these rows is packed
+//   pack_rows<T>(p, out, row, rows, k0, k)     a row panel's k columns from k0; false when memory is exhausted
+//   finish<T>(p, sums, sums_row, row, rows, col, cols)
+//
 // Row panels are even (m = 15 is 8 + 7 rows, not 14 + 1): no tile wastes registers on a remainder. With at most kRows
 // rows B is read once, so it is a matter of bandwidth: k is not blocked and tiles take several panels.
 #pragma once
-#include "matmul_dot.h"
+#include "matmul_pack.h"
 
 namespace kerf::KERF_TARGET {
 
@@ -22,7 +31,7 @@ constexpr double kMemoryBytesPerNs = 40;
 
 template <class T>
 struct Product {
-  const MatmulProblem* problem;
+  const typename T::Rules::Problem* problem;
   int64_t units, k_blocks;
   int64_t row_panels, col_panels;
   int64_t row_blocks, col_blocks;
@@ -73,7 +82,8 @@ constexpr int64_t kWidenRowPanels = 3;
 // One task. False when scratch memory is exhausted.
 template <class T>
 static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block) {
-  const MatmulProblem& p = *x.problem;
+  using Rules = typename T::Rules;
+  const typename Rules::Problem& p = *x.problem;
   const int64_t row_panel0 = row_block * x.row_panels / x.row_blocks;
   const int64_t row_panel1 = (row_block + 1) * x.row_panels / x.row_blocks;
   const int64_t col_panel0 = col_block * x.col_panels / x.col_blocks;
@@ -81,9 +91,8 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
   const int64_t row0 = x.row_of(row_panel0), rows = x.row_of(row_panel1) - row0;
   const int64_t col0 = col_panel0 * kPanel, cols = min_of(col_panel1 * kPanel, p.n) - col0;
 
-  // Float32 sums: in C itself, else in a tile that is rounded at once, else in a block of scratch.
-  const bool in_c = p.c_type == DType::float32_;
-  const bool plain = in_c && !p.bias && p.activation == Activation::none;
+  // Sums of 4 bytes: in C itself, else in a tile that is rounded at once, else in a block of scratch.
+  const bool in_c = Rules::sums_in_c(p), finished = Rules::finished(p);
   alignas(64) float one_tile[T::kRows * kPanel];
   float* sums = one_tile;
   int64_t sums_row = 0;
@@ -108,6 +117,7 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
     const int64_t words = ceil_div(x.units, x.k_blocks) * T::kSub;
     own_a = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(rows * words) * sizeof(float)));
     if (!own_a) return false;
+    Rules::begin_rows(p, row0, rows);
   }
 
   for (int64_t k_block = 0; k_block < x.k_blocks; k_block++) {
@@ -118,9 +128,8 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
       const int64_t p0 = unit0 * T::kElements, k = min_of(units * T::kElements, p.k - p0);
       for (int64_t panel = row_panel0; panel < row_panel1; panel++) {
         const int64_t row = x.row_of(panel);
-        pack_a_panel<T>(own_a + (row - row0) * units * T::kSub,
-                        static_cast<const typename T::In*>(p.a) + row * p.a_row + p0 * p.a_col,
-                        x.row_of(panel + 1) - row, k, p.a_row, p.a_col);
+        float* to = own_a + (row - row0) * units * T::kSub;
+        if (!Rules::template pack_rows<T>(p, to, row, x.row_of(panel + 1) - row, p0, k)) return false;
       }
     }
     int64_t step;
@@ -195,7 +204,7 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
         } else {
           choose_tile<T, ASource::packed>(height, vectors)(args);
         }
-        if (last_block && !plain) finish<T>(p, args.c, args.c_row, row, height, col, width);
+        if (last_block && !finished) Rules::template finish<T>(p, args.c, args.c_row, row, height, col, width);
         args.ahead += args.units * args.ahead_step;
       }
     }
@@ -206,7 +215,7 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
 // Whether tasks read A where it is, for want of uses that would pay for packing it.
 template <class T>
 static bool reads_a_in_place(const Product<T>& x) {
-  const MatmulProblem& p = *x.problem;
+  const auto& p = *x.problem;
   if (!T::kReadsInPlace || p.a_col != 1) return false;
   if (p.m == 1) return true;
   // Rows a multiple of 4 KiB apart fall into the same cache set: more of them than ways would evict each other.
@@ -219,14 +228,14 @@ static bool reads_a_in_place(const Product<T>& x) {
 // number of turns and the largest block's time, where a tenth of that time stands for a thread that wakes late.
 template <class T>
 static void cut_into_tasks(Product<T>& x) {
-  const MatmulProblem& p = *x.problem;
+  const auto& p = *x.problem;
   const double ns = 2.0 * p.m * p.n * p.k / T::kFlopsPerNs +
                     static_cast<double>(packed_bytes<T>(p.k, p.n)) / 40 + static_cast<double>(p.m) * p.n / 10;
   const int64_t threads = x.threads = ns < kSerialNs ? 1 : pool_threads();
   const int64_t row_panel_bytes = T::kRows * ceil_div(x.units, x.k_blocks) * T::kSub * 4;
   const int64_t panels_max = min_of(T::kRowPanelsInBlock, max_of(1, T::kPackedA / max_of(row_panel_bytes, 1)));
   const int64_t rows_min = ceil_div(x.row_panels, panels_max);
-  const int64_t cols_min = p.c_type != DType::float32_ && x.k_blocks > 1 ? ceil_div(p.n, 1024) : 1;
+  const int64_t cols_min = !T::Rules::sums_in_c(p) && x.k_blocks > 1 ? ceil_div(p.n, 1024) : 1;
   x.row_blocks = rows_min;
   x.col_blocks = cols_min;
   if (threads == 1) return;
@@ -262,15 +271,13 @@ static void cut_into_tasks(Product<T>& x) {
 // Decides how B is reached; packs it when it is neither packed nor readable in place.
 template <class T>
 static bool prepare_b(Product<T>& x) {
-  const MatmulProblem& p = *x.problem;
+  const auto& p = *x.problem;
   using Unit = typename T::Unit;
   x.tail = nullptr;
   x.b_unit = kPanel;
   x.b_panel = kPanel * x.units;
-  if (p.packed) {
-    x.b = static_cast<const Unit*>(p.packed);
-    return true;
-  }
+  x.b = static_cast<const Unit*>(p.packed);
+  if (p.packed) return true;
   if constexpr (T::kReadsInPlace) {
     // Rows of B far apart cost a page each: in place only while that is little work or B is used once.
     if (p.b_col == 1 && (x.row_panels == 1 || (p.m <= 128 && p.k * p.n <= 128 * 1024))) {
@@ -287,22 +294,25 @@ static bool prepare_b(Product<T>& x) {
       return true;
     }
   }
-  const int64_t bytes = packed_bytes<T>(p.k, p.n);
-  void* packed = scratch(Scratch::pack_b, static_cast<size_t>(bytes));
-  if (!packed) return false;
-  const int64_t panels_a_task = max_of(1, 64 * 1024 / (kPanel * max_of(x.units, 1)));
-  parallel_if(p.k * p.n > 256 * 1024, ceil_div(x.col_panels, panels_a_task), [&](int64_t task) {
-    const int64_t begin = task * panels_a_task;
-    pack_b_panels<T>(packed, p.b, p.k, p.n, p.b_row, p.b_col, begin, min_of(begin + panels_a_task, x.col_panels));
-  });
-  x.b = static_cast<const Unit*>(packed);
+  if constexpr (T::Rules::kPacksB) {
+    const int64_t bytes = packed_bytes<T>(p.k, p.n);
+    void* packed = scratch(Scratch::pack_b, static_cast<size_t>(bytes));
+    if (!packed) return false;
+    const int64_t panels_a_task = max_of(1, 64 * 1024 / (kPanel * max_of(x.units, 1)));
+    parallel_if(p.k * p.n > 256 * 1024, ceil_div(x.col_panels, panels_a_task), [&](int64_t task) {
+      const int64_t begin = task * panels_a_task;
+      pack_b_panels<T>(packed, p.b, p.k, p.n, p.b_row, p.b_col, begin, min_of(begin + panels_a_task, x.col_panels));
+    });
+    x.b = static_cast<const Unit*>(packed);
+  }
   return true;
 }
 
 // A is read in place when that is cheap, packed once when several tasks share its rows, else left to the tasks.
 template <class T>
 static bool prepare_a(Product<T>& x) {
-  const MatmulProblem& p = *x.problem;
+  using Rules = typename T::Rules;
+  const typename Rules::Problem& p = *x.problem;
   x.a = nullptr;
   x.a_word = 0;
   x.a_row = 1;
@@ -323,25 +333,27 @@ static bool prepare_a(Product<T>& x) {
   const size_t words = static_cast<size_t>(p.m * x.units * T::kSub);
   float* out = static_cast<float*>(scratch(Scratch::pack_a, words * sizeof(float)));
   if (!out) return false;
+  int32_t failed = 0;
   parallel_if(p.m * p.k > 32 * 1024, x.row_panels, [&](int64_t panel) {
-    const int64_t row = x.row_of(panel);
-    pack_a_panel<T>(out + row * x.units * T::kSub, static_cast<const typename T::In*>(p.a) + row * p.a_row,
-                    x.row_of(panel + 1) - row, p.k, p.a_row, p.a_col);
+    const int64_t row = x.row_of(panel), rows = x.row_of(panel + 1) - row;
+    Rules::begin_rows(p, row, rows);
+    if (!Rules::template pack_rows<T>(p, out + row * x.units * T::kSub, row, rows, 0, p.k))
+      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
   });
   x.a = out;
-  return true;
+  return !failed;
 }
 
+// The product by tiles.
 template <class T>
-static bool run(const MatmulProblem& p) {
+static bool run_tiles(const typename T::Rules::Problem& p) {
   if (p.m == 0 || p.n == 0) return true;
-  if (suits_dot<T>(p)) return run_dot<T>(p);
   Product<T> x;
   x.problem = &p;
   x.units = units_of<T>(p.k);
   x.row_panels = ceil_div(p.m, T::kRows);
   x.col_panels = ceil_div(p.n, kPanel);
-  const int64_t k_block = p.c_type == DType::float32_ ? T::kBlock : T::kBlock16;
+  const int64_t k_block = T::Rules::sums_in_c(p) ? T::kBlock : T::kBlock16;
   x.k_blocks = x.row_panels == 1 ? 1 : max_of(1, (x.units + k_block / 2) / k_block);
   cut_into_tasks(x);
   if (!prepare_b(x) || !prepare_a(x)) return false;
@@ -350,19 +362,6 @@ static bool run(const MatmulProblem& p) {
     if (!run_block(x, task % x.row_blocks, task / x.row_blocks)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
   });
   return !failed;
-}
-
-template <class T>
-static void pack(void* packed, const void* b, int64_t k, int64_t n, int64_t b_row, int64_t b_col) {
-  const int64_t panels = ceil_div(n, kPanel);
-  parallel_if(k * n > 256 * 1024, panels, [&](int64_t panel) {
-    pack_b_panels<T>(packed, b, k, n, b_row, b_col, panel, panel + 1);
-  });
-}
-
-template <class T>
-static MatmulCell matmul_cell() {
-  return MatmulCell{T::kName, packed_bytes<T>, pack<T>, run<T>};
 }
 
 }  // namespace kerf::KERF_TARGET

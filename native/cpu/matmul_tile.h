@@ -1,4 +1,4 @@
-// The register tile of matmul and its epilogue, written once on the SIMD vocabulary.
+// The register tile of matmul, written once on the SIMD vocabulary.
 //
 // A tile is MR rows x NV vectors of C held in registers. Per unit of k it loads NV vectors of B and broadcasts MR
 // words of A; every word meets every vector, so with 14 x 2 on AVX-512 a unit costs 16 loads for 28 FMAs: the FMA
@@ -11,7 +11,8 @@
 //   kElements   elements of k in a unit               kSub      FMA steps in a unit, one word of packed A each
 //   kRows       MR of the full tile                   step<s>   the s-th B vector of a loaded unit
 // f32 and f16 have one element a unit. bf16 stores pairs (k, k + 1): the dot-product instruction takes a pair as one
-// step, and without it a shift and a mask turn the pair into two exact float32 steps.
+// step, and without it a shift and a mask turn the pair into two exact float32 steps. int8 stores quads; its sums are int32
+// and travel as bit patterns in float registers (qmatmul_types.h).
 #pragma once
 #include "../core/kernels.h"
 #include "../core/target.h"
@@ -123,50 +124,6 @@ static TileFunction<T> choose_tile(int64_t rows, int vectors) {
     if (rows > MR) return choose_tile<T, source, MR + 1>(rows, vectors);
   }
   return tile_of_vectors<T, MR, source>(vectors);
-}
-
-// ---- epilogue: bias and activation on float32 sums, then one rounding to the output's dtype
-
-KERF_INLINE vf activate(Activation activation, vf x) {
-  switch (activation) {
-    case Activation::none: return x;
-    case Activation::relu: return max(set1(0.0f), x);  // max gives its second operand for NaN
-    case Activation::gelu: return gelu(x);
-    case Activation::silu: return silu(x);
-    case Activation::sigmoid: return sigmoid(x);
-    case Activation::tanh: return tanh(x);
-  }
-  return x;
-}
-
-template <class Out>
-static void finish_row(int64_t n, const float* sums, Out* out, const float* bias, Activation activation) {
-  int64_t j = 0;
-  for (; j + W <= n; j += W) {
-    vf x = load(sums + j);
-    if (bias) x = add(x, load(bias + j));
-    store(out + j, activate(activation, x));
-  }
-  if (j < n) {
-    vf x = load_n(sums + j, n - j);
-    if (bias) x = add(x, load_n(bias + j, n - j));
-    store_n(out + j, activate(activation, x), n - j);
-  }
-}
-
-// sums[rows, cols] (sums_row apart) to C at (row, col).
-template <class T>
-static void finish(const MatmulProblem& p, const float* sums, int64_t sums_row, int64_t row, int64_t rows, int64_t col,
-                   int64_t cols) {
-  const float* bias = p.bias ? p.bias + col : nullptr;
-  for (int64_t r = 0; r < rows; r++, sums += sums_row) {
-    const int64_t at = (row + r) * p.c_row + col;
-    if (p.c_type == DType::float32_) {
-      finish_row(cols, sums, static_cast<float*>(p.c) + at, bias, p.activation);
-    } else if constexpr (sizeof(typename T::In) == 2) {
-      finish_row(cols, sums, static_cast<typename T::In*>(p.c) + at, bias, p.activation);
-    }
-  }
 }
 
 }  // namespace kerf::KERF_TARGET

@@ -1,11 +1,35 @@
 // The dtypes of matmul for every target that computes with float32 FMAs (matmul_tile.h and matmul_pack.h name what a
 // dtype gives). The target's matmul_simd.h comes first; its Blocks struct says tile height, block sizes and speed.
 #pragma once
+#include "matmul_dot.h"
 #include "matmul_loops.h"
 
 namespace kerf::KERF_TARGET {
 
+struct FloatRules {
+  using Problem = MatmulProblem;
+  static constexpr bool kPacksB = true;
+
+  static bool sums_in_c(const Problem& p) { return p.c_type == DType::float32_; }
+  static bool finished(const Problem& p) { return sums_in_c(p) && !p.bias && p.activation == Activation::none; }
+  static void begin_rows(const Problem&, int64_t, int64_t) {}
+
+  template <class T>
+  static bool pack_rows(const Problem& p, float* out, int64_t row, int64_t rows, int64_t k0, int64_t k) {
+    const auto* a = static_cast<const typename T::In*>(p.a) + row * p.a_row + k0 * p.a_col;
+    pack_a_panel<T>(out, a, rows, k, p.a_row, p.a_col);
+    return true;
+  }
+
+  template <class T>
+  static void finish(const Problem& p, const float* sums, int64_t sums_row, int64_t row, int64_t rows, int64_t col,
+                     int64_t cols) {
+    kerf::KERF_TARGET::finish<T>(p, sums, sums_row, row, rows, col, cols);
+  }
+};
+
 struct MatmulF32 : Blocks {
+  using Rules = FloatRules;
   using In = float;
   using Unit = float;
   using Loaded = vf;
@@ -59,5 +83,23 @@ struct MatmulBf16 : MatmulF32 {
   KERF_INLINE vf gather_units(const In* p) { return load(reinterpret_cast<const float*>(p)); }
   KERF_INLINE void scatter_units(Unit* p, vf v) { store(reinterpret_cast<float*>(p), v); }
 };
+
+template <class T>
+static void pack(void* packed, const void* b, int64_t k, int64_t n, int64_t b_row, int64_t b_col) {
+  const int64_t panels = ceil_div(n, kPanel);
+  parallel_if(k * n > 256 * 1024, panels, [&](int64_t panel) {
+    pack_b_panels<T>(packed, b, k, n, b_row, b_col, panel, panel + 1);
+  });
+}
+
+template <class T>
+static bool run(const MatmulProblem& p) {
+  return suits_dot<T>(p) ? run_dot<T>(p) : run_tiles<T>(p);
+}
+
+template <class T>
+static MatmulCell matmul_cell() {
+  return MatmulCell{T::kName, packed_bytes<T>, pack<T>, run<T>};
+}
 
 }  // namespace kerf::KERF_TARGET
