@@ -18,8 +18,10 @@ export type DType = (typeof dtypes)[number]['name']
 export const targets = [
   { name: 'generic', parent: 'generic', features: '' },
   { name: 'avx2', parent: 'generic', features: 'avx2 fma f16c bmi2' },
+  { name: 'avx_vnni', parent: 'avx2', features: 'avx_vnni' },
   { name: 'avx512', parent: 'avx2', features: 'avx512f avx512bw avx512dq avx512vl' },
-  { name: 'avx512_bf16', parent: 'avx512', features: 'avx512_bf16' },
+  { name: 'avx512_vnni', parent: 'avx512', features: 'avx512_vnni' },
+  { name: 'avx512_bf16', parent: 'avx512_vnni', features: 'avx512_bf16' },
 ] as const
 
 export type TargetName = (typeof targets)[number]['name']
@@ -125,6 +127,29 @@ export interface Ops<V> {
   matmul(out: V, a: V, b: V, bias: V | null, activation: number): void
   matmulPacked(out: V, a: V, packed: V, bias: V | null, activation: number): void
   pack(packed: V, b: V): void
+  quantize(out: V, a: V, scale: V, zeroPoint: V | null, low: number, high: number): void
+  dequantize(out: V, a: V, scale: V, zeroPoint: V | null): void
+  fakeQuantize(out: V, a: V, scale: V, zeroPoint: V | null, low: number, high: number): void
+  fakeQuantizeGrad(out: V, grad: V, a: V, scale: V, zeroPoint: V | null, low: number, high: number): void
+  dynamicQuantize(out: V, scale: V, zeroPoint: V, a: V): void
+  packInt4(out: V, a: V): void
+  unpackInt4(out: V, a: V): void
+  qpack(packed: V, b: V): void
+  qmatmul(
+    out: V,
+    a: V,
+    quantize: number,
+    aScale: V | null,
+    aZero: V | null,
+    aMultiplier: V | null,
+    packed: V,
+    bScale: V | null,
+    bZero: V | null,
+    outScale: V | null,
+    outZero: V | null,
+    bias: V | null,
+    activation: number,
+  ): void
 }
 
 /** Each op's parameters as letters: v = view, o = optional view, i = i64, f = f64. */
@@ -203,7 +228,16 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   matmul: 'vvvoi',
   matmulPacked: 'vvvoi',
   pack: 'vv',
+  quantize: 'vvvoff',
+  dequantize: 'vvvo',
+  fakeQuantize: 'vvvoff',
+  fakeQuantizeGrad: 'vvvvoff',
+  dynamicQuantize: 'vvvv',
+  packInt4: 'vv',
+  unpackInt4: 'vv',
+  qpack: 'vv',
+  qmatmul: 'vviooovoooooi',
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = '977b667dc7182c0b'
+export const fingerprint = 'f23d21a73a380a72'

@@ -40,8 +40,10 @@ export interface Addon {
   takeError(): { code: number; what: string } | null
   packedBytes(dtype: number, k: number, n: number): number
   matmulName(dtype: number): string | null
+  qpackedBytes(k: number, n: number): number
+  qmatmulName(): string | null
   /** One run of a probe on all threads: what it did (operations, bytes), or -1 (native/binding/probe.h). */
-  probe(kind: 'fma' | 'bf16dot' | 'read', amount: number, buffer?: ArrayBuffer, offset?: number): number
+  probe(kind: 'fma' | 'bf16dot' | 'int8dot' | 'read', amount: number, buffer?: ArrayBuffer, offset?: number): number
   debugKernels(on: boolean): void
 }
 

@@ -158,6 +158,19 @@ Napi::Value packed_bytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(found->packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n))));
 }
 
+// qpackedBytes(k, n): the size of qpack()'s output for the chosen row.
+Napi::Value qpacked_bytes(const Napi::CallbackInfo& info) {
+  const QMatmulCell& found = kernels().qmatmul;
+  double k = number(info, 0), n = number(info, 1);
+  if (!found.run || !(k >= 0 && n >= 0 && k * n < 9e15)) return Napi::Number::New(info.Env(), -1);
+  return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n))));
+}
+
+Napi::Value qmatmul_name(const Napi::CallbackInfo& info) {
+  const char* name = kernels().qmatmul.name;
+  return name ? Napi::Value(Napi::String::New(info.Env(), name)) : info.Env().Null();
+}
+
 Napi::Value matmul_name(const Napi::CallbackInfo& info) {
   const MatmulCell* found = cell(info);
   if (!found) return info.Env().Null();
@@ -203,6 +216,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set("takeError", take_error);
   set("packedBytes", packed_bytes);
   set("matmulName", matmul_name);
+  set("qpackedBytes", qpacked_bytes);
+  set("qmatmulName", qmatmul_name);
   set("probe", probe);
   set("debugKernels", debug_kernels_on);
   exports.Set("tables", kTables);

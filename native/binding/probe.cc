@@ -47,7 +47,8 @@ Napi::Value probe(const Napi::CallbackInfo& info) {
   auto whole = static_cast<int64_t>(amount);
   if (kind == "fma") return Napi::Number::New(env, row.fma_peak ? peak(row.fma_peak, whole) : -1);
   if (kind == "bf16dot") return Napi::Number::New(env, row.bf16_dot_peak ? peak(row.bf16_dot_peak, whole) : -1);
-  if (kind != "read") throw Napi::TypeError::New(env, "probe: the kind must be 'fma', 'bf16dot' or 'read'");
+  if (kind == "int8dot") return Napi::Number::New(env, row.int8_dot_peak ? peak(row.int8_dot_peak, whole) : -1);
+  if (kind != "read") throw Napi::TypeError::New(env, "probe: the kind must be 'fma', 'bf16dot', 'int8dot' or 'read'");
   void* data = nullptr;
   size_t bytes = 0;
   if (info.Length() < 3 || napi_get_arraybuffer_info(env, info[2], &data, &bytes) != napi_ok)

@@ -4,6 +4,7 @@
 // generic/install.cc fills the whole row with portable C++; every other target's install() lays better cells over it.
 #pragma once
 #include <cstdint>
+#include "affine.h"
 #include "view.h"
 
 namespace kerf {
@@ -49,6 +50,68 @@ struct MatmulCell {
   void (*pack)(void* packed, const void* b, int64_t k, int64_t n, int64_t b_row, int64_t b_col);
   bool (*run)(const MatmulProblem& problem);  // uses the pool itself; false when scratch memory is exhausted
 };
+
+// ---- int8 matmul: exact int32 sums of (A(i, p) - za) (B(p, j) - zb), and what becomes of them.
+enum class Quantize : int32_t {
+  none,        // A is int8 or uint8 already
+  to_uint8,    // A is float: uint8 or int8 by the given scale and zero point, while it is packed
+  to_int8,
+  per_tensor,  // A is float: uint8 by the range of the whole matrix or of each row (DynamicQuantizeLinear)
+  per_row,
+};
+
+struct QMatmulProblem {
+  int64_t m, n, k;
+  const void* a;
+  DType a_type;
+  int64_t a_row, a_col;
+  Quantize quantize;
+  // One value, or one a row (a_step = 1). With per_tensor and per_row the cell finds them.
+  const float* a_scale;
+  const int32_t* a_zero;  // null: 0
+  int64_t a_step;
+  const float* a_multiplier;  // [k], float A is multiplied by it first; or null
+  const void* packed;         // what pack() of the same cell wrote: int8 in any case
+  const float* b_scale;       // one value, or one a column (b_scale_step = 1); null for an int32 result
+  int64_t b_scale_step;
+  const int32_t* b_zero;      // of the packed int8 values; null: 0
+  int64_t b_zero_step;
+  void* c;
+  int64_t c_row;
+  DType c_type;            // int32; a float dtype; int8 or uint8
+  const float* c_scale;    // of an int8 or uint8 result
+  const int32_t* c_zero;   // null: 0
+  const float* bias;       // [n] or null
+  Activation activation;
+};
+
+struct QMatmulCell {
+  const char* name;
+  int64_t (*packed_bytes)(int64_t k, int64_t n);
+  void (*pack)(void* packed, const void* b, DType type, int64_t k, int64_t n, int64_t b_row, int64_t b_col);
+  bool (*run)(const QMatmulProblem& problem);
+};
+
+// ---- quantization: n elements, scale and zero point broadcast (stride 0) or strided; zero null is 0.
+struct QuantizeRun {
+  const void* a;
+  int64_t stride_a;
+  const float* scale;
+  int64_t stride_scale;
+  const int32_t* zero;
+  int64_t stride_zero;
+  float low, high;  // what quantized values are clipped to
+};
+// clip(rint(a / scale) + zero, low, high); NaN becomes the lowest value. `out` is contiguous int8 or uint8.
+using QuantizeCell = void (*)(int64_t n, void* out, const QuantizeRun& run);
+// (a - zero) * scale; `out` is contiguous and of the cell's float dtype.
+using DequantizeCell = void (*)(int64_t n, void* out, DType a_type, const QuantizeRun& run);
+// The quantized value as a float again, in the dtype of a.
+using FakeQuantizeCell = void (*)(int64_t n, void* out, const QuantizeRun& run);
+// The gradient where a is not clipped, else 0.
+using FakeQuantizeGradCell = void (*)(int64_t n, void* out, const void* grad, int64_t stride_grad, const QuantizeRun& run);
+// Widens the range by n contiguous elements.
+using RangeCell = void (*)(int64_t n, const void* a, Range* range);
 
 // ---- reductions. A row cell folds a contiguous run of n elements into one state, a columns cell folds `rows` runs of
 // `columns` contiguous elements, `row` elements apart, into one state a column. States carry over from call to call.
@@ -135,6 +198,12 @@ struct Kernels {
   ClampCell clamp[kDTypes];
   CopyCell copy[kDTypes][kDTypes];  // [from][to]
   MatmulCell matmul[kDTypes];
+  QMatmulCell qmatmul;
+  QuantizeCell quantize[kDTypes];  // dtype of a
+  DequantizeCell dequantize[kDTypes];  // dtype of out
+  FakeQuantizeCell fake_quantize[kDTypes];
+  FakeQuantizeGradCell fake_quantize_grad[kDTypes];
+  RangeCell range[kDTypes];
 
   SumCell sum[kDTypes];
   SumColumnsCell sum_columns[kDTypes];
@@ -157,7 +226,7 @@ struct Kernels {
   SgdCell sgd[kDTypes];
   AdamCell adam[kDTypes];
 
-  PeakCell fma_peak, bf16_dot_peak;
+  PeakCell fma_peak, bf16_dot_peak, int8_dot_peak;
   ReadCell read;
 };
 

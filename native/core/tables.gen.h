@@ -4,6 +4,6 @@
 namespace kerf {
 
 // Of the tables that this binary was built from; lib/core/tables.gen.ts carries the same.
-inline constexpr char kTables[] = "977b667dc7182c0b";
+inline constexpr char kTables[] = "f23d21a73a380a72";
 
 }  // namespace kerf

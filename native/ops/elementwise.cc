@@ -34,26 +34,6 @@ constexpr double binary_ns(Binary op) {
   return op == Binary::pow ? 2 * kHeavy : op == Binary::geluGrad ? kHeavy : op == Binary::siluGrad ? kFunction : kMove;
 }
 
-constexpr int64_t kBuffer = 512;  // elements
-
-// Runs `cell(n, out, pointers of the inputs)` over a walk whose first view is the output.
-template <int N, class Cell>
-void apply(const Runs<N>& r, double ns, CopyCell copy_out, const Cell& cell) {
-  walk_parallel(r, ns, [&](int64_t, int64_t n, char* const(&at)[N]) {
-    if (r.step[0] == 1 || n == 1) return cell(n, at[0], at + 1);
-    alignas(64) char buffer[kBuffer * 8];
-    for (int64_t i = 0; i < n; i += kBuffer) {
-      int64_t m = n - i < kBuffer ? n - i : kBuffer;
-      char* inputs[N];
-      for (int k = 1; k < N; k++) inputs[k - 1] = at[k] + i * r.step[k] * r.bytes[k];
-      cell(m, buffer, inputs);
-      copy_out(m, at[0] + i * r.step[0] * r.bytes[0], r.step[0], buffer, 1);
-    }
-  });
-}
-
-CopyCell copy_cell(DType dtype) { return kernels().copy[static_cast<int>(dtype)][static_cast<int>(dtype)]; }
-
 Status run_unary(Stream& stream, const char* name, UnaryCell cell, double op_ns, const View& out, const View& a) {
   REQUIRE(same_shape(out, a) && out.dtype == a.dtype);
   if (!cell) return no_kernel(name, a.dtype);

@@ -4,6 +4,7 @@
 #pragma once
 #include "../core/pool.h"
 #include "../core/view.h"
+#include "targets.h"
 
 namespace kerf::ops {
 
@@ -156,5 +157,25 @@ static void walk_parallel(const Runs<N>& r, double ns, Body&& body) {
     walk(r, begin, begin + piece < total ? begin + piece : total, body);
   });
 }
+
+constexpr int64_t kBuffer = 512;  // elements
+
+// Runs `cell(n, out, pointers of the inputs)` over a walk whose first view is the output.
+template <int N, class Cell>
+static void apply(const Runs<N>& r, double ns, CopyCell copy_out, const Cell& cell) {
+  walk_parallel(r, ns, [&](int64_t, int64_t n, char* const(&at)[N]) {
+    if (r.step[0] == 1 || n == 1) return cell(n, at[0], at + 1);
+    alignas(64) char buffer[kBuffer * 8];
+    for (int64_t i = 0; i < n; i += kBuffer) {
+      int64_t m = n - i < kBuffer ? n - i : kBuffer;
+      char* inputs[N];
+      for (int k = 1; k < N; k++) inputs[k - 1] = at[k] + i * r.step[k] * r.bytes[k];
+      cell(m, buffer, inputs);
+      copy_out(m, at[0] + i * r.step[0] * r.bytes[0], r.step[0], buffer, 1);
+    }
+  });
+}
+
+inline CopyCell copy_cell(DType dtype) { return kernels().copy[static_cast<int>(dtype)][static_cast<int>(dtype)]; }
 
 }  // namespace kerf::ops

@@ -29,11 +29,23 @@ constexpr bool kHave_avx2 = true;
 constexpr bool kHave_avx2 = false;
 namespace avx2 { void install(Kernels&) {} }
 #endif
+#ifdef KERF_HAVE_AVX_VNNI
+constexpr bool kHave_avx_vnni = true;
+#else
+constexpr bool kHave_avx_vnni = false;
+namespace avx_vnni { void install(Kernels&) {} }
+#endif
 #ifdef KERF_HAVE_AVX512
 constexpr bool kHave_avx512 = true;
 #else
 constexpr bool kHave_avx512 = false;
 namespace avx512 { void install(Kernels&) {} }
+#endif
+#ifdef KERF_HAVE_AVX512_VNNI
+constexpr bool kHave_avx512_vnni = true;
+#else
+constexpr bool kHave_avx512_vnni = false;
+namespace avx512_vnni { void install(Kernels&) {} }
 #endif
 #ifdef KERF_HAVE_AVX512_BF16
 constexpr bool kHave_avx512_bf16 = true;

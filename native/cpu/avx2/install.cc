@@ -7,6 +7,7 @@ void install(Kernels& row) {
   install_copy(row);
   install_rows(row);
   install_matmul(row);
+  install_qmatmul(row);
   install_probe(row);
 }
 

@@ -1,0 +1,194 @@
+// Drivers of quantization, elementwise but for dynamicQuantize, which finds a range first.
+#include "axes.h"
+#include "iterate.h"
+#include "ops.h"
+#include "scalar.h"
+
+namespace kerf::ops {
+namespace {
+
+constexpr double kQuantizeNs = 0.4;  // an element, one core: a broadcast scale is faster, a strided one a division slower
+
+// A walk over out, the inputs and, last, scale and zero point; the zero point stands in for itself or for the scale.
+template <int N>
+struct Quantizing {
+  Runs<N> runs;
+  bool zeros;
+  float low, high;
+
+  QuantizeRun at(char* const* inputs) const {  // a first, scale and zero point last
+    QuantizeRun run;
+    run.a = inputs[N - 4];
+    run.stride_a = runs.step[N - 3];
+    run.scale = reinterpret_cast<const float*>(inputs[N - 3]);
+    run.stride_scale = runs.step[N - 2];
+    run.zero = zeros ? reinterpret_cast<const int32_t*>(inputs[N - 2]) : nullptr;
+    run.stride_zero = zeros ? runs.step[N - 1] : 0;
+    run.low = low;
+    run.high = high;
+    return run;
+  }
+};
+
+bool integer_bounds(DType dtype, f64 low, f64 high) {
+  return low <= high && (dtype == DType::int8_ ? low >= -128 && high <= 127 : low >= 0 && high <= 255);
+}
+
+Status check_scales(const View& out, const View& scale, const OptView& zero) {
+  REQUIRE(same_shape(out, scale) && scale.dtype == DType::float32_);
+  REQUIRE(!present(zero) || (same_shape(out, zero) && zero.dtype == DType::int32_));
+  return Status{};
+}
+
+const View& or_scale(const OptView& zero, const View& scale) { return present(zero) ? static_cast<const View&>(zero) : scale; }
+
+}  // namespace
+
+Status quantize(Stream& stream, View out, View a, View scale, OptView zero, f64 low, f64 high) {
+  REQUIRE(same_shape(out, a) && (out.dtype == DType::int8_ || out.dtype == DType::uint8_));
+  REQUIRE(integer_bounds(out.dtype, low, high));
+  if (Status status = check_scales(out, scale, zero); !status.ok()) return status;
+  QuantizeCell cell = kernels().quantize[static_cast<int>(a.dtype)];
+  if (!cell) return no_kernel("quantize", a.dtype);
+  Quantizing<4> q{make_runs<4>({&out, &a, &scale, &or_scale(zero, scale)}), present(zero), static_cast<float>(low),
+                  static_cast<float>(high)};
+  if (count(out) == 0) return Status{};
+  return stream.run(static_cast<double>(count(out)) * kQuantizeNs, [q, cell, copy_out = copy_cell(out.dtype)] {
+    apply(q.runs, kQuantizeNs, copy_out, [&](int64_t n, char* o, char* const* p) { cell(n, o, q.at(p)); });
+  });
+}
+
+Status dequantize(Stream& stream, View out, View a, View scale, OptView zero) {
+  REQUIRE(same_shape(out, a));
+  REQUIRE(a.dtype == DType::int8_ || a.dtype == DType::uint8_ || a.dtype == DType::int32_);
+  if (Status status = check_scales(out, scale, zero); !status.ok()) return status;
+  DequantizeCell cell = kernels().dequantize[static_cast<int>(out.dtype)];
+  if (!cell) return no_kernel("dequantize", out.dtype);
+  Quantizing<4> q{make_runs<4>({&out, &a, &scale, &or_scale(zero, scale)}), present(zero), 0, 0};
+  if (count(out) == 0) return Status{};
+  return stream.run(static_cast<double>(count(out)) * kQuantizeNs, [q, cell, type = a.dtype, copy_out = copy_cell(out.dtype)] {
+    apply(q.runs, kQuantizeNs, copy_out, [&](int64_t n, char* o, char* const* p) { cell(n, o, type, q.at(p)); });
+  });
+}
+
+Status fakeQuantize(Stream& stream, View out, View a, View scale, OptView zero, f64 low, f64 high) {
+  REQUIRE(same_shape(out, a) && out.dtype == a.dtype && low <= high);
+  if (Status status = check_scales(out, scale, zero); !status.ok()) return status;
+  FakeQuantizeCell cell = kernels().fake_quantize[static_cast<int>(a.dtype)];
+  if (!cell) return no_kernel("fakeQuantize", a.dtype);
+  Quantizing<4> q{make_runs<4>({&out, &a, &scale, &or_scale(zero, scale)}), present(zero), static_cast<float>(low),
+                  static_cast<float>(high)};
+  if (count(out) == 0) return Status{};
+  return stream.run(static_cast<double>(count(out)) * kQuantizeNs, [q, cell, copy_out = copy_cell(out.dtype)] {
+    apply(q.runs, kQuantizeNs, copy_out, [&](int64_t n, char* o, char* const* p) { cell(n, o, q.at(p)); });
+  });
+}
+
+Status fakeQuantizeGrad(Stream& stream, View out, View grad, View a, View scale, OptView zero, f64 low, f64 high) {
+  REQUIRE(same_shape(out, a) && same_shape(out, grad) && out.dtype == a.dtype && out.dtype == grad.dtype && low <= high);
+  if (Status status = check_scales(out, scale, zero); !status.ok()) return status;
+  FakeQuantizeGradCell cell = kernels().fake_quantize_grad[static_cast<int>(a.dtype)];
+  if (!cell) return no_kernel("fakeQuantizeGrad", a.dtype);
+  Quantizing<5> q{make_runs<5>({&out, &grad, &a, &scale, &or_scale(zero, scale)}), present(zero), static_cast<float>(low),
+                  static_cast<float>(high)};
+  if (count(out) == 0) return Status{};
+  return stream.run(static_cast<double>(count(out)) * kQuantizeNs, [q, cell, copy_out = copy_cell(out.dtype)] {
+    apply(q.runs, kQuantizeNs, copy_out,
+          [&](int64_t n, char* o, char* const* p) { cell(n, o, p[0], q.runs.step[1], q.at(p)); });
+  });
+}
+
+Status dynamicQuantize(Stream& stream, View out, View scale, View zero, View a) {
+  REQUIRE(same_shape(out, a) && out.dtype == DType::uint8_ && contiguous(out) && contiguous(a) && a.rank >= 1);
+  REQUIRE(scale.dtype == DType::float32_ && zero.dtype == DType::int32_ && contiguous(scale) && contiguous(zero));
+  const int64_t total = count(a), scales = count(scale);
+  REQUIRE(count(zero) == scales && scales >= 0);
+  RangeCell range = kernels().range[static_cast<int>(a.dtype)];
+  QuantizeCell cell = kernels().quantize[static_cast<int>(a.dtype)];
+  if (!range || !cell) return no_kernel("dynamicQuantize", a.dtype);
+  const int64_t n = a.shape[a.rank - 1], rows = n ? total / n : 0;
+  REQUIRE(scales == 1 || scales == count(a) / (n ? n : 1));
+  if (scales == 0) return Status{};
+  struct Pointers {
+    const char* a;
+    uint8_t* out;
+    float* scale;
+    int32_t* zero;
+    int64_t bytes;
+  } x{static_cast<const char*>(a.data), static_cast<uint8_t*>(out.data), static_cast<float*>(scale.data),
+      static_cast<int32_t*>(zero.data), element_bytes(a.dtype)};
+  const bool by_rows = scales == rows && scales > 1;
+  return stream.run(static_cast<double>(total) * kQuantizeNs, [x, range, cell, n, rows, total, by_rows] {
+    auto quantize_by = [&](int64_t from, int64_t size, int64_t which) {
+      QuantizeRun run{x.a + from * x.bytes, 1, x.scale + which, 0, x.zero + which, 0, 0.0f, 255.0f};
+      cell(size, x.out + from, run);
+    };
+    const double ns = static_cast<double>(total) * kQuantizeNs;
+    if (by_rows) {
+      const int64_t each = ceil_div(16 * 1024, n);  // rows a task
+      run_tasks(ns, ceil_div(rows, each), [&](int64_t task) {
+        for (int64_t row = task * each; row < rows && row < (task + 1) * each; row++) {
+          Range r{0, 0, true};
+          range(n, x.a + row * n * x.bytes, &r);
+          dynamic_scale(r, x.scale + row, x.zero + row);
+          quantize_by(row * n, n, row);
+        }
+      });
+      return;
+    }
+    constexpr int64_t kPieces = 64;
+    const int64_t pieces = total < kPieces * 1024 ? 1 : kPieces, each = ceil_div(total, pieces);
+    Range found[kPieces];
+    auto piece = [&](int64_t task) { return total - task * each < each ? total - task * each : each; };
+    run_tasks(ns, pieces, [&](int64_t task) {
+      found[task] = {0, 0, true};
+      if (piece(task) > 0) range(piece(task), x.a + task * each * x.bytes, found + task);
+    });
+    for (int64_t task = 1; task < pieces; task++) {
+      if (found[task].min < found[0].min) found[0].min = found[task].min;
+      if (found[task].max > found[0].max) found[0].max = found[task].max;
+      found[0].finite &= found[task].finite;
+    }
+    dynamic_scale(found[0], x.scale, x.zero);
+    run_tasks(ns, pieces, [&](int64_t task) {
+      if (piece(task) > 0) quantize_by(task * each, piece(task), 0);
+    });
+  });
+}
+
+Status packInt4(Stream& stream, View out, View a) {
+  REQUIRE(out.rank == a.rank && a.rank >= 1 && contiguous(out) && contiguous(a) && out.dtype == DType::uint8_);
+  REQUIRE(a.dtype == DType::int8_ || a.dtype == DType::uint8_);
+  const int64_t n = a.shape[a.rank - 1], bytes = (n + 1) / 2, rows = n ? count(a) / n : 0;
+  REQUIRE(out.shape[out.rank - 1] == bytes && count(out) == rows * bytes);
+  if (rows == 0) return Status{};
+  return stream.run(static_cast<double>(rows * n), [n, bytes, rows, to = static_cast<uint8_t*>(out.data), from = static_cast<const uint8_t*>(a.data)] {
+    for (int64_t row = 0; row < rows; row++) {
+      const uint8_t* x = from + row * n;
+      uint8_t* y = to + row * bytes;
+      for (int64_t i = 0; i < n / 2; i++) y[i] = static_cast<uint8_t>((x[2 * i] & 15) | x[2 * i + 1] << 4);
+      if (n % 2) y[n / 2] = x[n - 1] & 15;
+    }
+  });
+}
+
+Status unpackInt4(Stream& stream, View out, View a) {
+  REQUIRE(out.rank == a.rank && a.rank >= 1 && contiguous(out) && contiguous(a) && a.dtype == DType::uint8_);
+  REQUIRE(out.dtype == DType::int8_ || out.dtype == DType::uint8_);
+  const int64_t n = out.shape[out.rank - 1], bytes = (n + 1) / 2, rows = n ? count(out) / n : 0;
+  REQUIRE(a.shape[a.rank - 1] == bytes && count(a) == rows * bytes);
+  if (rows == 0) return Status{};
+  const uint8_t sign = out.dtype == DType::int8_ ? 8 : 0;  // (x ^ 8) - 8 extends the sign
+  return stream.run(static_cast<double>(rows * n), [n, bytes, rows, sign, to = static_cast<uint8_t*>(out.data), from = static_cast<const uint8_t*>(a.data)] {
+    for (int64_t row = 0; row < rows; row++) {
+      const uint8_t* x = from + row * bytes;
+      uint8_t* y = to + row * n;
+      for (int64_t i = 0; i < n; i++) {
+        const uint8_t nibble = i % 2 ? x[i / 2] >> 4 : x[i / 2] & 15;
+        y[i] = static_cast<uint8_t>((nibble ^ sign) - sign);
+      }
+    }
+  });
+}
+
+}  // namespace kerf::ops
