@@ -1,0 +1,28 @@
+// The table of adapters, one file an area: a new area is a file beside these and a line here, and its ops leave
+// unsupported.ts.
+import type { Adapters } from '../adapter'
+import { activations } from './activations'
+import { creation } from './create'
+import { elementwise } from './elementwise'
+import { indexing } from './indexing'
+import { losses } from './loss'
+import { products } from './matmul'
+import { optimizers } from './optim'
+import { reductions } from './reduce'
+import { rows } from './rows'
+import { shapes } from './shape'
+
+export const areas: readonly Adapters[] = [
+  elementwise,
+  activations,
+  reductions,
+  products,
+  rows,
+  losses,
+  shapes,
+  indexing,
+  creation,
+  optimizers,
+]
+
+export const adapters = new Map(areas.flatMap((area) => Object.entries(area)))
