@@ -14,10 +14,10 @@ node -e '
   [ "$newest" = "$object" ] || $cc $flags -DKERF_TARGET=$target -c $file -o $object
 done
 for f in pool scratch status; do
-  [ $out/$f.o -nt native/core/$f.cc ] || $cc -c native/core/$f.cc -o $out/$f.o
+  $cc -c native/core/$f.cc -o $out/$f.o
 done
 $cc -mavx512f -mavx512bf16 -mavx512vnni -mavxvnni -mfma -c bench/lab/ceilings.cc -o $out/ceilings.o
-for lab in matmul qmatmul; do
+for lab in matmul qmatmul wmatmul; do
   $cc -c bench/lab/$lab.cc -o $out/lab-$lab.o
-  g++ $out/lab-$lab.o $out/$lab-*.o $out/pool.o $out/scratch.o $out/status.o $out/ceilings.o -o $out/$lab -lpthread -lm
+  g++ $out/lab-$lab.o $out/$(echo $lab | sed s/^w/q/)-*.o $out/pool.o $out/scratch.o $out/status.o $out/ceilings.o -o $out/$lab -lpthread -lm
 done

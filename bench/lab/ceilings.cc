@@ -27,7 +27,7 @@ static double burst(double flops_per_step, Step step, V zero) {
 #pragma GCC unroll 32
       for (int j = 0; j < kChains; j++) {
         acc[j] = step(acc[j]);
-        asm volatile("" : "+x"(acc[j]));  // in a register, one after the other
+        asm volatile("" : "+v"(acc[j]));  // in a register, one after the other
       }
     }
     double ns = now_ns() - start;

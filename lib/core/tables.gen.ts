@@ -150,6 +150,27 @@ export interface Ops<V> {
     bias: V | null,
     activation: number,
   ): void
+  wpack(
+    packed: V,
+    codes: V,
+    scale: V,
+    zeroPoint: V | null,
+    k: number,
+    bits: number,
+    group: number,
+    isSigned: number,
+  ): void
+  wmatmul(
+    out: V,
+    a: V,
+    packed: V,
+    bias: V | null,
+    activation: number,
+    bits: number,
+    group: number,
+    isSigned: number,
+    zeros: number,
+  ): void
 }
 
 /** Each op's parameters as letters: v = view, o = optional view, i = i64, f = f64. */
@@ -237,7 +258,9 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   unpackInt4: 'vv',
   qpack: 'vv',
   qmatmul: 'vviooovoooooi',
+  wpack: 'vvvoiiii',
+  wmatmul: 'vvvoiiiii',
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = 'f23d21a73a380a72'
+export const fingerprint = 'e7d29aaeb5439d04'

@@ -42,6 +42,8 @@ export interface Addon {
   matmulName(dtype: number): string | null
   qpackedBytes(k: number, n: number): number
   qmatmulName(): string | null
+  wpackedBytes(k: number, n: number, bits: number, group: number, signed: number, zeros: number): number
+  wmatmulName(): string | null
   /** One run of a probe on all threads: what it did (operations, bytes), or -1 (native/binding/probe.h). */
   probe(kind: 'fma' | 'bf16dot' | 'int8dot' | 'read', amount: number, buffer?: ArrayBuffer, offset?: number): number
   debugKernels(on: boolean): void

@@ -166,6 +166,21 @@ Napi::Value qpacked_bytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n))));
 }
 
+// wpackedBytes(k, n, bits, group, signed, zeros): the size of wpack()'s output for the chosen row.
+Napi::Value wpacked_bytes(const Napi::CallbackInfo& info) {
+  const WMatmulCell& found = kernels().wmatmul;
+  double k = number(info, 0), n = number(info, 1), bits = number(info, 2), group = number(info, 3);
+  if (!found.run || !(k >= 0 && n >= 0 && k * n < 9e15) || (bits != 4 && bits != 8) || !(group >= 1 && group < 9e15))
+    return Napi::Number::New(info.Env(), -1);
+  const WeightFormat format{static_cast<int64_t>(bits), static_cast<int64_t>(group), number(info, 4) == 1, number(info, 5) == 1};
+  return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n), format)));
+}
+
+Napi::Value wmatmul_name(const Napi::CallbackInfo& info) {
+  const char* name = kernels().wmatmul.name;
+  return name ? Napi::Value(Napi::String::New(info.Env(), name)) : info.Env().Null();
+}
+
 Napi::Value qmatmul_name(const Napi::CallbackInfo& info) {
   const char* name = kernels().qmatmul.name;
   return name ? Napi::Value(Napi::String::New(info.Env(), name)) : info.Env().Null();
@@ -218,6 +233,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set("matmulName", matmul_name);
   set("qpackedBytes", qpacked_bytes);
   set("qmatmulName", qmatmul_name);
+  set("wpackedBytes", wpacked_bytes);
+  set("wmatmulName", wmatmul_name);
   set("probe", probe);
   set("debugKernels", debug_kernels_on);
   exports.Set("tables", kTables);

@@ -92,6 +92,38 @@ struct QMatmulCell {
   bool (*run)(const QMatmulProblem& problem);
 };
 
+// ---- weight-only matmul: C[m, n] = activation(A W^T + bias), W [n, k] of 4 or 8 bits a weight, (code - zero) * scale with a
+// scale (and zero point) for every `group` neighbours along k.
+struct WeightFormat {
+  int64_t bits;    // 4 or 8
+  int64_t group;   // 1 to k
+  bool is_signed;  // codes are two's complement
+  bool zeros;      // there are zero points; otherwise 0
+};
+
+struct WMatmulProblem {
+  int64_t m, n, k;
+  const void* a;
+  DType a_type;  // a float dtype
+  int64_t a_row, a_col;
+  const void* packed;
+  WeightFormat format;
+  void* c;
+  int64_t c_row;
+  DType c_type;  // a_type, or float32
+  const float* bias;
+  Activation activation;
+};
+
+struct WMatmulCell {
+  const char* name;
+  int64_t (*packed_bytes)(int64_t k, int64_t n, const WeightFormat& format);
+  // codes: [n, k] bytes, or [n, ceil(k / 2)] with two a byte; scale and zero: [n, ceil(k / group)]; all contiguous.
+  void (*pack)(void* packed, const uint8_t* codes, const float* scale, const int32_t* zero, int64_t k, int64_t n,
+               const WeightFormat& format);
+  bool (*run)(const WMatmulProblem& problem);
+};
+
 // ---- quantization: n elements, scale and zero point broadcast (stride 0) or strided; zero null is 0.
 struct QuantizeRun {
   const void* a;
@@ -199,6 +231,7 @@ struct Kernels {
   CopyCell copy[kDTypes][kDTypes];  // [from][to]
   MatmulCell matmul[kDTypes];
   QMatmulCell qmatmul;
+  WMatmulCell wmatmul;
   QuantizeCell quantize[kDTypes];  // dtype of a
   DequantizeCell dequantize[kDTypes];  // dtype of out
   FakeQuantizeCell fake_quantize[kDTypes];

@@ -9,3 +9,13 @@
 #define KERF_TEXT(x) KERF_TEXT_OF(x)
 // "avx512": a kernel that is shown to people is called name@target, the target whose code it is.
 #define KERF_TARGET_NAME KERF_TEXT(KERF_TARGET)
+
+// Says to the compiler that a vector is read and changed here, in a register: it can be neither merged with another, nor
+// dropped, nor kept in memory meanwhile.
+#if defined(__x86_64__)
+#define KERF_KEEP_IN_REGISTER(vector) asm volatile("" : "+v"(vector))
+#elif defined(__aarch64__)
+#define KERF_KEEP_IN_REGISTER(vector) asm volatile("" : "+w"(vector))
+#else
+#define KERF_KEEP_IN_REGISTER(vector) asm volatile("" : "+m"(vector))
+#endif

@@ -4,14 +4,6 @@
 #pragma once
 #include "../core/kernels.h"
 
-#if defined(__x86_64__)
-#define KERF_REGISTER(v) "+x"(v)
-#elif defined(__aarch64__)
-#define KERF_REGISTER(v) "+w"(v)
-#else
-#define KERF_REGISTER(v) "+m"(v)
-#endif
-
 namespace kerf::KERF_TARGET {
 
 // Enough independent chains to hide the latency of two multiply-adds a cycle (4 cycles; 6 for vdpbf16ps, where 14 chains
@@ -28,7 +20,7 @@ KERF_INLINE void chains(int64_t rounds, V start, Step step) {
 #pragma GCC unroll 24
     for (int j = 0; j < kChains; j++) {
       acc[j] = step(acc[j]);
-      asm volatile("" : KERF_REGISTER(acc[j]));  // neither merged with its neighbours nor dropped
+      KERF_KEEP_IN_REGISTER(acc[j]);  // neither merged with its neighbours nor dropped
     }
   }
 }

@@ -1,6 +1,6 @@
 // int8 matmul with a dot product of bytes; the target defines dot_bytes(acc, unsigned, signed) first.
 #pragma once
-#include "qmatmul_types.h"
+#include "wmatmul_loops.h"
 
 namespace kerf::KERF_TARGET {
 
@@ -14,6 +14,26 @@ struct MatmulQuads : Int8Blocks {
   KERF_INLINE vf step(vf b, int) { return b; }
   KERF_INLINE vf mac(vf a, vf b, vf acc) { return as_float(dot_bytes(as_int(acc), as_int(a), as_int(b))); }
   KERF_INLINE vf words(const uint8_t* p) { return load(reinterpret_cast<const float*>(p)); }
+};
+
+// For weight-only products: activations in two digits, 256 high + low, each a signed byte; weights unsigned.
+struct QuadsDot {
+  static constexpr int kParts = 2;
+  using Weights = vi;
+  KERF_INLINE vi prepare(vi quads) { return quads; }
+  KERF_INLINE vi dot(vi acc, vi w, vi x, int) { return dot_bytes(acc, w, x); }
+  KERF_INLINE vi total(const vi* acc) { return add_i(shift_left<8>(acc[0]), acc[1]); }
+  KERF_INLINE void words(uint32_t* out, const int32_t* x) {
+    uint32_t high = 0, low = 0;
+    for (int e = 0; e < 4; e++) {
+      const int32_t h = (x[e] + 128) >> 8;
+      high |= static_cast<uint32_t>(h & 0xff) << (8 * e);
+      low |= static_cast<uint32_t>((x[e] - 256 * h) & 0xff) << (8 * e);
+    }
+    out[0] = high;
+    out[1] = low;
+  }
+  static constexpr int32_t kOffset = 128;
 };
 
 }  // namespace kerf::KERF_TARGET

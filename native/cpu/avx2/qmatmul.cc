@@ -17,12 +17,18 @@ struct Blocks {
 
 }  // namespace kerf::KERF_TARGET
 
-#include "../qmatmul_types.h"
+#include "../wmatmul_loops.h"
 
 namespace kerf::KERF_TARGET {
 
+struct WeightBlocks {
+  static constexpr int kRoom = 8;  // registers for accumulators
+  static constexpr double kFlopsPerNs = 110;
+};
+
 void install_qmatmul(Kernels& row) {
   row.qmatmul = qmatmul_cell<MatmulPairs>("qmatmul_i8_6x16@" KERF_TARGET_NAME);
+  row.wmatmul = wmatmul_cell<PairsDot, WeightBlocks>("wmatmul_4x16@" KERF_TARGET_NAME);
   install_quantize_cells(row);
 }
 

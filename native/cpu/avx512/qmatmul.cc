@@ -16,12 +16,18 @@ struct Blocks {
 
 }  // namespace kerf::KERF_TARGET
 
-#include "../qmatmul_types.h"
+#include "../wmatmul_loops.h"
 
 namespace kerf::KERF_TARGET {
 
+struct WeightBlocks {
+  static constexpr int kRoom = 22;  // registers for accumulators
+  static constexpr double kFlopsPerNs = 220;
+};
+
 void install_qmatmul(Kernels& row) {
   row.qmatmul = qmatmul_cell<MatmulPairs>("qmatmul_i8_13x32@" KERF_TARGET_NAME);
+  row.wmatmul = wmatmul_cell<PairsDot, WeightBlocks>("wmatmul_11x32@" KERF_TARGET_NAME);
   install_quantize_cells(row);
 }
 

@@ -22,6 +22,14 @@ KERF_INLINE vi dot_bytes(vi acc, vi a, vi b) { return _mm512_dpbusd_epi32(acc, a
 
 namespace kerf::KERF_TARGET {
 
-void install_qmatmul(Kernels& row) { row.qmatmul = qmatmul_cell<MatmulQuads>("qmatmul_i8_14x32@" KERF_TARGET_NAME); }
+struct WeightBlocks {
+  static constexpr int kRoom = 28;  // registers for accumulators
+  static constexpr double kFlopsPerNs = 400;
+};
+
+void install_qmatmul(Kernels& row) {
+  row.qmatmul = qmatmul_cell<MatmulQuads>("qmatmul_i8_14x32@" KERF_TARGET_NAME);
+  row.wmatmul = wmatmul_cell<QuadsDot, WeightBlocks>("wmatmul_7x32@" KERF_TARGET_NAME);
+}
 
 }  // namespace kerf::KERF_TARGET

@@ -22,6 +22,14 @@ KERF_INLINE vi dot_bytes(vi acc, vi a, vi b) { return _mm256_dpbusd_avx_epi32(ac
 
 namespace kerf::KERF_TARGET {
 
-void install_qmatmul(Kernels& row) { row.qmatmul = qmatmul_cell<MatmulQuads>("qmatmul_i8_6x16@" KERF_TARGET_NAME); }
+struct WeightBlocks {
+  static constexpr int kRoom = 12;  // registers for accumulators
+  static constexpr double kFlopsPerNs = 190;
+};
+
+void install_qmatmul(Kernels& row) {
+  row.qmatmul = qmatmul_cell<MatmulQuads>("qmatmul_i8_6x16@" KERF_TARGET_NAME);
+  row.wmatmul = wmatmul_cell<QuadsDot, WeightBlocks>("wmatmul_3x16@" KERF_TARGET_NAME);
+}
 
 }  // namespace kerf::KERF_TARGET

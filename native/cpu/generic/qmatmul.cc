@@ -15,12 +15,18 @@ struct Blocks {
 
 }  // namespace kerf::KERF_TARGET
 
-#include "../qmatmul_types.h"
+#include "../wmatmul_loops.h"
 
 namespace kerf::KERF_TARGET {
 
+struct WeightBlocks {
+  static constexpr int kRoom = 8;  // registers for accumulators
+  static constexpr double kFlopsPerNs = 8;
+};
+
 void install_qmatmul(Kernels& row) {
   row.qmatmul = qmatmul_cell<MatmulPairs>("qmatmul_i8_4x8@" KERF_TARGET_NAME);
+  row.wmatmul = wmatmul_cell<PairsDot, WeightBlocks>("wmatmul_4x8@" KERF_TARGET_NAME);
   install_quantize_cells(row);
 }
 
