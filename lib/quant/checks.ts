@@ -1,0 +1,37 @@
+/** What the functions of this folder check about arrays. */
+import { ArgumentError, show } from '../core/errors'
+
+/** An array of the right type and length, or an error that names it. */
+export function checkArray<T extends { readonly length: number }>(
+  op: string,
+  name: string,
+  value: unknown,
+  type: { new (length: number): T; readonly name: string },
+  length: number,
+): void {
+  if (!(value instanceof type) || value.length !== length)
+    throw new ArgumentError(`${op}: ${name} must be a ${type.name}(${length}), got ${show(value)}`)
+}
+
+/** A row of finite numbers, or an error that names the first other one. */
+export function checkFiniteRow(
+  op: string,
+  name: string,
+  values: Float32Array | Float64Array,
+  row: number,
+  columns: number,
+): void {
+  for (let i = row * columns; i < (row + 1) * columns; i++) {
+    if (!Number.isFinite(values[i]))
+      throw new ArgumentError(
+        `${op}: ${name} must be finite, got ${show(values[i])} in row ${row}, column ${i - row * columns}`,
+      )
+  }
+}
+
+/** Statistics of magnitudes, one an input channel, or an error that names the first that cannot be one. */
+export function checkActivations(op: string, name: string, values: Float32Array, inputs: number): void {
+  checkArray(op, name, values, Float32Array, inputs)
+  const bad = values.findIndex((x) => !(x >= 0 && x < Number.POSITIVE_INFINITY))
+  if (bad >= 0) throw new ArgumentError(`${op}: ${name} must be finite and >= 0, got ${show(values[bad])} at ${bad}`)
+}
