@@ -7,7 +7,7 @@ import { clone, detach } from './ops/clone'
 import * as indices from './ops/index'
 import type { PadOptions } from './ops/join'
 import * as joins from './ops/join'
-import { type MatmulOptions, matmul, type PackedMatrix } from './ops/matmul'
+import { type MatmulOf, type MatmulOptions, matmul, type PackedMatrix } from './ops/matmul'
 import type { Axes, ReduceOptions } from './ops/reduce'
 import * as reductions from './ops/reduce'
 import type { Range } from './ops/shape'
@@ -17,6 +17,7 @@ import type { VarianceOptions } from './ops/statistics'
 import * as statistics from './ops/statistics'
 import * as elementwise from './ops/unary'
 import { type Device, destinationDType } from './tensor/device'
+import type { QuantizedTensor } from './tensor/quantized'
 import { Tensor } from './tensor/tensor'
 
 type Real<D extends DType> = () => Tensor<FloatOf<D>>
@@ -107,7 +108,11 @@ export interface TensorMethods<D extends DType> {
   slice(ranges: readonly (number | Range | null)[]): Tensor<D>
   flip(axis: number | readonly number[]): Tensor<D>
   // products
-  matmul<B extends DType, O extends DType>(b: Tensor<B> | PackedMatrix<B>, options?: MatmulOptions<O>): Tensor<O>
+  matmul<B extends DType, O extends DType = MatmulOf<D, B>>(
+    b: Tensor<B> | PackedMatrix<B>,
+    options?: MatmulOptions<O>,
+  ): Tensor<O>
+  matmul<O extends DType = D>(b: QuantizedTensor, options?: MatmulOptions<O>): Tensor<O>
   // the tensor itself
   clone: Same<D>
   detach: Same<D>

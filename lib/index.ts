@@ -35,6 +35,7 @@ export {
   zerosLike,
 } from './ops/create'
 export { type DropoutOptions, dropout } from './ops/dropout'
+export type { ActivationName } from './ops/epilogue'
 export {
   type EmbeddingOptions,
   embedding,
@@ -47,7 +48,7 @@ export {
 } from './ops/index'
 export { cat, chunk, type PadOptions, pad, split, stack, tril, triu } from './ops/join'
 export * from './ops/loss'
-export { type ActivationName, linear, type MatmulOptions, matmul, PackedMatrix, pack } from './ops/matmul'
+export { linear, type MatmulOptions, matmul, PackedMatrix, pack } from './ops/matmul'
 export { layerNorm, rmsNorm } from './ops/norm'
 export { max, mean, min, type ReduceOptions, sum } from './ops/reduce'
 export {

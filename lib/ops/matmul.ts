@@ -1,17 +1,16 @@
 /** Matrix products: matmul, linear, and weights packed once for this machine's kernel. */
-import { checkDType, type DType, dtypeCode, isFloat, type Promote, promote } from '../core/dtype'
-import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
+import { checkDType, type DType, dtypeCode, type Promote, promote } from '../core/dtype'
+import { DTypeError, ShapeError } from '../core/errors'
 import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { addon, targetName } from '../native/load'
-import { copyTo } from '../tensor/tensor'
+import { QuantizedTensor } from '../tensor/quantized'
+import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
 import { arg, converted, empty, expandView, needsGrad, Tensor, taped } from './op'
+import { isByte, matmulBytes, matmulQuantized, type QuantizedLinearOptions, quantizedLinear } from './qmatmul'
 import { sum, sumTo } from './reduce'
 import { reshape, transpose } from './shape'
 import { cast, gelu, silu } from './unary'
-
-export type ActivationName = 'relu' | 'gelu' | 'silu' | 'sigmoid' | 'tanh'
-const activations = [undefined, 'relu', 'gelu', 'silu', 'sigmoid', 'tanh'] as const
 
 export interface MatmulOptions<O extends DType = DType> {
   /** [n], added to every row of the result. */
@@ -91,28 +90,6 @@ function checkMatmulDType(op: string, dtype: DType): void {
     throw new DTypeError(`${op}: no ${dtype} kernel on ${targetName()}: use a float dtype`)
 }
 
-function activationCode(op: string, activation: unknown): number {
-  const code = activations.indexOf(activation as undefined)
-  if (code < 0)
-    throw new ArgumentError(`${op}: activation must be relu, gelu, silu, sigmoid or tanh, got ${show(activation)}`)
-  return code
-}
-
-/** The gradient before the activation, from the one after it and the result. Only for those that need no more. */
-function beforeActivation(grad: Tensor, out: Tensor, activation: ActivationName | undefined): Tensor {
-  if (activation === undefined) return grad
-  const rule = { relu: native.reluGrad, sigmoid: native.sigmoidGrad, tanh: native.tanhGrad }[activation as 'relu']
-  const before = empty(out.dtype, out.shape)
-  rule(before, grad, out)
-  return before
-}
-
-/** The bias as the kernels read it: contiguous float32. */
-function biasRow(bias: Tensor): Tensor<'float32'> {
-  const row = converted(bias, 'float32')
-  return row.contiguous ? row : copyTo(row, 'float32')
-}
-
 interface Product {
   op: string
   a: Tensor
@@ -127,6 +104,11 @@ interface Product {
 function product({ op, a, b, transposed, options }: Product): Tensor {
   const bias = options.bias ?? null
   const code = activationCode(op, options.activation)
+  if (b instanceof Tensor && isByte(a.dtype) && isByte(b.dtype)) {
+    if (bias || code !== 0) throw new DTypeError(`${op}: a product of integers takes no bias and no activation`)
+    const sums = matmulBytes(op, a, b)
+    return options.dtype === undefined ? sums : cast(sums, checkDType(op, options.dtype))
+  }
   const common = promote(a.dtype, b.dtype)
   checkMatmulDType(op, common)
   const [k, n] =
@@ -139,12 +121,7 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
       `${op}: inner sizes differ: a is ${showShape(a.shape)}, b is ${showShape(transposed ? [k as number, n as number] : b.shape)}`,
     )
   }
-  if (bias) {
-    arg(op, 'bias', bias)
-    if (bias.rank !== 1 || bias.shape[0] !== n)
-      throw new ShapeError(`${op}: bias must be [${n}], it is ${showShape(bias.shape)}`)
-    if (!isFloat(bias.dtype)) throw new DTypeError(`${op}: bias must be a float tensor, it is ${bias.dtype}`)
-  }
+  if (bias) checkBias(op, bias, n as number)
   const wanted = options.dtype === undefined ? common : checkDType(op, options.dtype)
   const result = wanted === common || wanted === 'float32' ? wanted : common
   const lead =
@@ -152,7 +129,7 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
   const inputs = [a, ...(b instanceof Tensor ? [b] : []), ...(bias ? [bias] : [])]
   const recorded = needsGrad(inputs)
   // gelu and silu need the value before them for their gradient: apart, so that it is there
-  const apart = recorded && (options.activation === 'gelu' || options.activation === 'silu')
+  const apart = recorded && needsInput(options.activation)
   const out = empty(result, [...lead, m, n as number])
   const x = converted(a, common)
   const activation = apart ? 0 : code
@@ -222,23 +199,40 @@ function foldBatch(a: Tensor): Tensor | null {
   return reshape(a, [sizeOf(a.shape.slice(0, -1)), a.shape[a.rank - 1] as number])
 }
 
+// A table, not a conditional type: that would make Tensor<D> invariant in D.
+type MatmulTable = {
+  [A in DType]: {
+    [B in DType]: A extends 'int8' | 'uint8' ? (B extends 'int8' | 'uint8' ? 'int32' : Promote<A, B>) : Promote<A, B>
+  }
+}
+/** The dtype of a product: the promoted one, and int32 for bytes by bytes. */
+export type MatmulOf<A extends DType, B extends DType> = MatmulTable[A][B]
+
 /**
  * The matrix product of the last two axes; the axes before them broadcast. A vector (one axis) on the left is a row, on
- * the right a column, and that axis is dropped from the result. Accumulates in float32.
+ * the right a column, and that axis is dropped from the result. Floats accumulate in float32; int8 and uint8 give the
+ * exact int32 product.
  *
  * @param a [..., m, k]
- * @param b [..., k, n], or a packed [k, n] matrix
- * @returns [..., m, n] in the promoted dtype of the inputs unless `dtype` says otherwise
- * @throws ShapeError where sizes do not go together, DTypeError where this machine has no kernel for the dtype
+ * @param b [..., k, n], or a packed [k, n] matrix, or a quantized one per tensor or per channel(1) (a is float then)
+ * @returns [..., m, n] in the promoted dtype of the inputs, int32 for bytes by bytes, unless `dtype` says otherwise
+ * @throws ShapeError where sizes do not go together, or where int32 could overflow (k above 65,793; 33,025 for uint8 b);
+ * DTypeError where this machine has no kernel for the dtype
  */
-export function matmul<A extends DType, B extends DType, O extends DType = Promote<A, B>>(
+export function matmul<A extends DType, B extends DType, O extends DType = MatmulOf<A, B>>(
   a: Tensor<A>,
   b: Tensor<B> | PackedMatrix<B>,
-  options: MatmulOptions<O> = {},
-): Tensor<O> {
+  options?: MatmulOptions<O>,
+): Tensor<O>
+export function matmul<A extends DType, O extends DType = A>(
+  a: Tensor<A>,
+  b: QuantizedTensor,
+  options?: MatmulOptions<O>,
+): Tensor<O>
+export function matmul(a: Tensor, b: Tensor | PackedMatrix | QuantizedTensor, options: MatmulOptions = {}): Tensor {
   const x: Tensor = arg('matmul', 'a', a) as Tensor
-  const y: Tensor | PackedMatrix =
-    b instanceof PackedMatrix ? (b as PackedMatrix) : (arg('matmul', 'b', b as Tensor) as Tensor)
+  if (b instanceof QuantizedTensor) return matmulQuantized('matmul', x, b, options)
+  const y: Tensor | PackedMatrix = b instanceof PackedMatrix ? b : arg('matmul', 'b', b)
   if (x.rank === 0 || y.shape.length === 0) throw new ShapeError('matmul: both operands need at least one axis')
   const row = x.rank === 1
   const column = y.shape.length === 1
@@ -253,26 +247,39 @@ export function matmul<A extends DType, B extends DType, O extends DType = Promo
     if (row) shape.splice(column ? shape.length - 1 : shape.length - 2, 1)
     out = reshape(out, shape)
   }
-  return out as Tensor as Tensor<O>
+  return out
 }
 
 /**
  * x times the transpose of w, plus bias: a fully connected layer.
  *
  * @param x [..., in]
- * @param w [out, in], a tensor or a packed one
+ * @param w [out, in], a tensor, a packed one, or a quantized one (see quantizedLinear for its options)
  * @param bias [out]
  * @returns [..., out]
  */
-export function linear<A extends DType, B extends DType, O extends DType = Promote<A, B>>(
+export function linear<A extends DType, B extends DType, O extends DType = MatmulOf<A, B>>(
   x: Tensor<A>,
   w: Tensor<B> | PackedMatrix<B>,
   bias?: Tensor | null,
-  options: Omit<MatmulOptions<O>, 'bias'> = {},
-): Tensor<O> {
-  const a: Tensor = arg('linear', 'x', x) as Tensor
+  options?: Omit<MatmulOptions<O>, 'bias'>,
+): Tensor<O>
+export function linear<A extends DType, O extends DType = A>(
+  x: Tensor<A>,
+  w: QuantizedTensor,
+  bias?: Tensor | null,
+  options?: QuantizedLinearOptions<O>,
+): Tensor<O>
+export function linear(
+  x: Tensor,
+  w: Tensor | PackedMatrix | QuantizedTensor,
+  bias?: Tensor | null,
+  options: QuantizedLinearOptions = {},
+): Tensor {
+  const a: Tensor = arg('linear', 'x', x)
+  if (w instanceof QuantizedTensor) return quantizedLinear(a, w, bias, options)
   const packed = w instanceof PackedMatrix
-  const weights: Tensor | PackedMatrix = packed ? (w as PackedMatrix) : (arg('linear', 'w', w as Tensor) as Tensor)
+  const weights: Tensor | PackedMatrix = packed ? w : arg('linear', 'w', w)
   if (weights.shape.length !== 2) throw new ShapeError(`linear: w must be [out, in], it is ${showShape(weights.shape)}`)
   if (a.rank === 0 || a.shape[a.rank - 1] !== weights.shape[1]) {
     throw new ShapeError(
@@ -282,7 +289,5 @@ export function linear<A extends DType, B extends DType, O extends DType = Promo
   const rows = reshape(a, [sizeOf(a.shape.slice(0, -1)), a.shape[a.rank - 1] as number])
   const b = weights instanceof PackedMatrix ? weights : transpose(weights)
   const out = product({ op: 'linear', a: rows, b, transposed: packed, options: { ...options, bias: bias ?? null } })
-  return (a.rank === 2
-    ? out
-    : reshape(out, [...a.shape.slice(0, -1), weights.shape[0] as number])) as Tensor as Tensor<O>
+  return a.rank === 2 ? out : reshape(out, [...a.shape.slice(0, -1), weights.shape[0] as number])
 }

@@ -162,11 +162,7 @@ export function gridOf(
   const range = codeRange(bits, symmetric)
   // Zeros, or too small for a scale and as good as zeros.
   if (Math.fround((high - low) / 255) === 0) return { scale: 1, zeroPoint: 0, ...range }
-  if (symmetric && bits === 4) {
-    const extreme = high > -low ? high : low
-    return { scale: Math.fround(extreme / -8), zeroPoint: 0, ...range }
-  }
-  return affineOf(low, high, dtypeOf(bits), symmetric ? 'narrow' : 'affine')
+  return affineOf(low, high, dtypeOf(bits), symmetric ? (bits === 4 ? 'extreme' : 'narrow') : 'affine')
 }
 
 /** The least and largest code. */

@@ -13,7 +13,7 @@ namespace kerf::KERF_TARGET {
 
 constexpr float kSmallestForReciprocal = 1e-30f;
 
-// One scale and zero point for a whole run.
+// One scale, which may be negative, and one zero point for a whole run.
 struct OneScale {
   vf scale, inverse, lowest, highest;
   bool by_reciprocal;
@@ -21,9 +21,11 @@ struct OneScale {
   OneScale(float s, int32_t zero, float low, float high)
       : scale(set1(s)),
         inverse(set1(1.0f / s)),
-        lowest(set1((low - static_cast<float>(zero)) * s)),
-        highest(set1((high - static_cast<float>(zero)) * s)),
-        by_reciprocal(kFused && s >= kSmallestForReciprocal && s <= 1 / kSmallestForReciprocal) {}
+        lowest(set1(((s < 0 ? high : low) - static_cast<float>(zero)) * s)),
+        highest(set1(((s < 0 ? low : high) - static_cast<float>(zero)) * s)),
+        by_reciprocal(kFused && magnitude(s) >= kSmallestForReciprocal && magnitude(s) <= 1 / kSmallestForReciprocal) {}
+
+  static float magnitude(float s) { return s < 0 ? -s : s; }
 };
 
 template <bool reciprocal>
@@ -62,7 +64,7 @@ static void quantize_row(int64_t n, uint8_t* out, const T* a, const float* multi
 // One element with a scale and a zero point of its own. The division is the scalar one; float32 all the way.
 KERF_INLINE float quantized_one(float a, float scale, int32_t zero, float low, float high) {
   const float z = static_cast<float>(zero);
-  float lowest = (low - z) * scale, highest = (high - z) * scale;
+  const float lowest = ((scale < 0 ? high : low) - z) * scale, highest = ((scale < 0 ? low : high) - z) * scale;
   float clipped = a > lowest ? a : lowest;
   if (!(clipped < highest)) clipped = highest;
   return __builtin_nearbyintf(clipped / scale);

@@ -1,0 +1,126 @@
+/** QuantizedTensor: integers, and the scales and zero points that say what they stand for. */
+import { ArgumentError, DisposedError, DTypeError, ShapeError, show } from '../core/errors'
+import { type Granularity, integerRange, type QuantDType, scaleShape, showGranularity } from '../core/quantization'
+import { type Shape, sameShape, showShape, sizeOf } from '../core/shape'
+import { checkTensor, keep, type Tensor } from './tensor'
+
+const dtypes: readonly QuantDType[] = ['int8', 'uint8', 'int4', 'uint4']
+
+export interface QuantizedParts {
+  /** Of the tensor that the integers stand for. */
+  shape: Shape
+  dtype: QuantDType
+  granularity: Granularity
+  /**
+   * int8 or uint8 [...shape]; for int4 and uint4 two a byte along the last axis, uint8 [..., ceil(last / 2)], the first
+   * in the low half, signed ones in two's complement (ONNX's order).
+   */
+  values: Tensor<'int8'> | Tensor<'uint8'>
+  /** float32, of the shape that the granularity says. */
+  scale: Tensor<'float32'>
+  /** int32, of the scale's shape; null: all 0. */
+  zeroPoint?: Tensor<'int32'> | null
+}
+
+/**
+ * A tensor of small integers: an element stands for (value - zeroPoint) * scale. Made by `quant.quantize`; `linear` and
+ * `matmul` take it as weights, `quant.dequantize` makes a float tensor of it. Nothing about it changes after it is made.
+ */
+export class QuantizedTensor {
+  readonly shape: Shape
+  readonly dtype: QuantDType
+  readonly granularity: Granularity
+  readonly values: Tensor<'int8'> | Tensor<'uint8'>
+  readonly scale: Tensor<'float32'>
+  readonly zeroPoint: Tensor<'int32'> | null
+
+  /**
+   * Takes the tensors over: no scope() disposes them, dispose() does.
+   *
+   * @throws ArgumentError, DTypeError or ShapeError when the parts do not fit together
+   */
+  constructor(parts: QuantizedParts) {
+    const op = 'QuantizedTensor'
+    if (!dtypes.includes(parts.dtype))
+      throw new ArgumentError(`${op}: dtype must be ${dtypes.join(' ')}, got ${show(parts.dtype)}`)
+    const { shape, dtype, granularity } = parts
+    const values = checkTensor(op, 'values', parts.values)
+    const scale = checkTensor(op, 'scale', parts.scale)
+    const zeroPoint = parts.zeroPoint ? checkTensor(op, 'zeroPoint', parts.zeroPoint) : null
+    const four = dtype === 'int4' || dtype === 'uint4'
+    const stored = four ? 'uint8' : dtype
+    if (values.dtype !== stored) throw new DTypeError(`${op}: values of ${dtype} are ${stored}, not ${values.dtype}`)
+    if (four && shape.length === 0) throw new ShapeError(`${op}: ${dtype} needs at least one axis`)
+    const wanted = four ? [...shape.slice(0, -1), Math.ceil((shape[shape.length - 1] as number) / 2)] : shape
+    if (!sameShape(values.shape, wanted))
+      throw new ShapeError(
+        `${op}: values of ${dtype} ${showShape(shape)} are ${showShape(wanted)}, not ${showShape(values.shape)}`,
+      )
+    const scales = scaleShape(op, granularity, shape)
+    if (scale.dtype !== 'float32') throw new DTypeError(`${op}: scale must be float32, not ${scale.dtype}`)
+    if (!sameShape(scale.shape, scales))
+      throw new ShapeError(
+        `${op}: scale ${showGranularity(granularity)} of ${showShape(shape)} is ${showShape(scales)}, not ${showShape(scale.shape)}`,
+      )
+    if (zeroPoint && (zeroPoint.dtype !== 'int32' || !sameShape(zeroPoint.shape, scales)))
+      throw new ShapeError(
+        `${op}: zeroPoint must be int32 ${showShape(scales)}, not ${zeroPoint.dtype} ${showShape(zeroPoint.shape)}`,
+      )
+    for (const t of [values, scale, zeroPoint])
+      if (t && !t.contiguous) throw new ArgumentError(`${op}: parts must be contiguous`)
+    this.shape = [...shape]
+    this.dtype = dtype
+    this.granularity = granularity
+    this.values = keep(values) as Tensor<'int8'>
+    this.scale = keep(scale) as Tensor<'float32'>
+    this.zeroPoint = zeroPoint && (keep(zeroPoint) as Tensor<'int32'>)
+  }
+
+  get rank(): number {
+    return this.shape.length
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return sizeOf(this.shape)
+  }
+
+  /** Bits a value. */
+  get bits(): 4 | 8 {
+    return integerRange(this.dtype).qmax > 15 || this.dtype === 'int8' ? 8 : 4
+  }
+
+  /** Bytes of values, scales and zero points. */
+  get bytes(): number {
+    return this.values.bytes + this.scale.bytes + (this.zeroPoint?.bytes ?? 0)
+  }
+
+  get disposed(): boolean {
+    return this.values.disposed
+  }
+
+  /** @internal Throws DisposedError naming the op that asked. */
+  checkLive(op: string): void {
+    if (this.disposed)
+      throw new DisposedError(`${op}: a quantized tensor of shape ${showShape(this.shape)} was used after dispose()`)
+  }
+
+  /** Gives the memory back. */
+  dispose(): void {
+    this.values.dispose()
+    this.scale.dispose()
+    this.zeroPoint?.dispose()
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+
+  toString(): string {
+    return `QuantizedTensor<${this.dtype}>${showShape(this.shape)} ${showGranularity(this.granularity)}${this.disposed ? ' (disposed)' : ''}`
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString()
+  }
+}
