@@ -101,6 +101,7 @@ export function mseRange(histogram: Histogram, dtype: QuantDType, convention: Co
   let bestError = Number.POSITIVE_INFINITY
   const consider = (range: Range) => {
     if (!(range.min < range.max)) return // [0, 0] would be quantized with scale 1, which may even fit
+    if (!Number.isFinite(Math.fround(range.max - range.min))) return // no float32 scale
     const error = density.error(affineOf(range.min, range.max, dtype, convention))
     if (error < bestError) [best, bestError] = [range, error]
   }
