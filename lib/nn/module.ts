@@ -11,6 +11,13 @@ import { Parameter } from './parameter'
 /** Any module, whatever forward() takes and returns. */
 export type AnyModule = Module<never[], unknown>
 
+export interface BufferOptions {
+  /** Saved by stateDict() and wanted by loadStateDict(); default true. */
+  persistent?: boolean
+  /** Keeps its dtype in to(): scales of quantized weights, say; default false. */
+  fixed?: boolean
+}
+
 /** Tensors by name, as modules save and load them. */
 export type StateDict = Record<string, Tensor>
 
@@ -36,8 +43,8 @@ export interface LoadResult {
 export abstract class Module<In extends readonly unknown[] = [input: Tensor], Out = Tensor> {
   /** True while training: Dropout drops. Set by train() and eval(). */
   training = true
-  /** Buffers by property name; true for those that stateDict() saves. */
-  readonly #buffers = new Map<string, boolean>()
+  /** Buffers by property name. */
+  readonly #buffers = new Map<string, Required<BufferOptions>>()
 
   abstract forward(...inputs: In): Out
 
@@ -102,14 +109,11 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
     return this.#entries((module) => module.#ownBuffers())
   }
 
-  /**
-   * Makes the property `name` a buffer with this value: saved by stateDict() unless `persistent` is false, converted
-   * by to(), kept alive by every scope().
-   */
-  registerBuffer(name: string, value: Tensor | null, options: { persistent?: boolean } = {}): void {
+  /** Makes the property `name` a buffer with this value, kept alive by every scope(). */
+  registerBuffer(name: string, value: Tensor | null, options: BufferOptions = {}): void {
     if (value !== null) keep(checkTensor('registerBuffer', `'${name}'`, value))
     ;(this as unknown as Record<string, unknown>)[name] = value
-    this.#buffers.set(name, options.persistent ?? true)
+    this.#buffers.set(name, { persistent: options.persistent ?? true, fixed: options.fixed ?? false })
   }
 
   /** Parameters and persistent buffers by name. The tensors themselves, not copies: clone() what must not change. */
@@ -163,8 +167,12 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
       const target = own.get(name) as Tensor
       if (target !== tensor) native.copy(target, tensor)
     }
+    for (const module of this.modules()) module.stateLoaded()
     return { missing, unexpected }
   }
+
+  /** Called after loadStateDict() has changed values in place: what was derived from them is out of date. */
+  protected stateLoaded(): void {}
 
   /** Training mode, for this module and all below it; returns the module. */
   train(mode = true): this {
@@ -188,7 +196,8 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
     const converted = new Map<Tensor, Tensor>()
     for (const module of this.modules()) {
       const fields = module as unknown as Record<string, Tensor>
-      for (const [name, tensor] of [...ownParameters(module), ...module.#ownBuffers()]) {
+      const buffers = module.#ownBuffers().filter(([name]) => !module.#buffers.get(name)?.fixed)
+      for (const [name, tensor] of [...ownParameters(module), ...buffers]) {
         if (!isFloat(tensor.dtype) || tensor.dtype === dtype) continue
         const known = converted.get(tensor) ?? convert(tensor, dtype)
         converted.set(tensor, known)
@@ -240,7 +249,7 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
   }
 
   #state(): [string, Tensor][] {
-    return [...ownParameters(this), ...this.#ownBuffers().filter(([name]) => this.#buffers.get(name))]
+    return [...ownParameters(this), ...this.#ownBuffers().filter(([name]) => this.#buffers.get(name)?.persistent)]
   }
 }
 

@@ -5,8 +5,8 @@ import { perChannel, perTensor, showGranularity } from '../core/quantization'
 import { showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { addon, targetName } from '../native/load'
-import { QuantizedTensor } from '../tensor/quantized'
-import { copyTo } from '../tensor/tensor'
+import { type Made, QuantizedTensor } from '../tensor/quantized'
+import { copyTo, keep } from '../tensor/tensor'
 import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
 import { arg, checkDTypeOf, converted, empty, expandView, needsGrad, type Tensor, taped } from './op'
 import {
@@ -53,26 +53,20 @@ export interface QuantizedLinearOptions<O extends DType = DType> {
   multiplier?: Tensor | null
 }
 
-interface Packed {
-  target: string
-  /** 'bytes' of W^T for qmatmul, or 'weights' for weight-only products. */
-  form: 'bytes' | 'weights'
-  packed: Tensor<'uint8'>
-  zero: Tensor<'int32'> | null
-}
-
-const packs = new WeakMap<QuantizedTensor, Packed>()
+type Packed = NonNullable<Made['packed']>
 
 /** Packed once; anew for another row of kernels, or when the other form is asked for. */
 function packedOf(op: string, w: QuantizedTensor, form: Packed['form']): Packed {
   const target = targetName()
-  const known = packs.get(w)
+  const known = w.made.packed
   if (known && known.target === target && known.form === form) return known
   known?.packed.dispose()
-  const made = form === 'bytes' ? packForBytes(op, w) : packForWeights(op, w)
-  const kept: Packed = { target, form, ...made }
-  packs.set(w, kept)
-  return kept
+  known?.zero?.dispose()
+  const { packed, zero } = form === 'bytes' ? packForBytes(op, w) : packForWeights(op, w)
+  // It outlives the scope that is open now; a zero point may be w's own.
+  const own = zero && (zero === w.zeroPoint ? copyTo(zero, 'int32') : zero)
+  w.made.packed = { target, form, packed: keep(packed), zero: own && keep(own) }
+  return w.made.packed
 }
 
 function packForBytes(op: string, w: QuantizedTensor) {
@@ -245,12 +239,9 @@ export function matmulQuantized(
   return quantizedLinear(a, transposedOf(op, b), options.bias, options) as Tensor
 }
 
-const transposes = new WeakMap<QuantizedTensor, QuantizedTensor>()
-
 /** The transpose as linear()'s weights, made once. */
 function transposedOf(op: string, b: QuantizedTensor): QuantizedTensor {
-  const known = transposes.get(b)
-  if (known && !known.disposed) return known
+  if (b.made.transposed) return b.made.transposed
   const { granularity: g } = b
   const columns = g.kind === 'channel' && (g.axis === 1 || g.axis === -1)
   if (g.kind !== 'tensor' && !columns)
@@ -267,6 +258,6 @@ function transposedOf(op: string, b: QuantizedTensor): QuantizedTensor {
     scale: copyTo(b.scale, 'float32'),
     zeroPoint: b.zeroPoint && copyTo(b.zeroPoint, 'int32'),
   })
-  transposes.set(b, made)
+  b.made.transposed = made
   return made
 }

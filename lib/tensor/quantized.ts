@@ -22,6 +22,12 @@ export interface QuantizedParts {
   zeroPoint?: Tensor<'int32'> | null
 }
 
+/** What ops derive from a quantized tensor and keep with it. */
+export interface Made {
+  packed?: { target: string; form: 'bytes' | 'weights'; packed: Tensor<'uint8'>; zero: Tensor<'int32'> | null }
+  transposed?: QuantizedTensor
+}
+
 /**
  * A tensor of small integers: an element stands for (value - zeroPoint) * scale. Made by `quant.quantize`; `linear` and
  * `matmul` take it as weights, `quant.dequantize` makes a float tensor of it. Nothing about it changes after it is made.
@@ -33,6 +39,8 @@ export class QuantizedTensor {
   readonly values: Tensor<'int8'> | Tensor<'uint8'>
   readonly scale: Tensor<'float32'>
   readonly zeroPoint: Tensor<'int32'> | null
+  /** @internal What the ops have made of it for the kernels; goes when it goes. */
+  readonly made: Made = {}
 
   /**
    * Takes the tensors over: no scope() disposes them, dispose() does.
@@ -110,6 +118,9 @@ export class QuantizedTensor {
     this.values.dispose()
     this.scale.dispose()
     this.zeroPoint?.dispose()
+    this.made.packed?.packed.dispose()
+    this.made.packed?.zero?.dispose()
+    this.made.transposed?.dispose()
   }
 
   [Symbol.dispose](): void {

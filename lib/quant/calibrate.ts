@@ -1,0 +1,184 @@
+/** Runs calibration data through a model and sees the inputs of its layers. */
+import { ArgumentError, KerfError, show } from '../core/errors'
+import { native } from '../native/call'
+import { type AnyModule, Module } from '../nn/module'
+import { abs, mul } from '../ops/arithmetic'
+import { matmul } from '../ops/matmul'
+import { converted } from '../ops/op'
+import { max, sum } from '../ops/reduce'
+import { reshape, transpose } from '../ops/shape'
+import { noGrad, scope } from '../tensor/context'
+import { keep, Tensor } from '../tensor/tensor'
+import type { Observer, Range } from './calibration'
+
+/** Batches of inputs: a tensor each, or an array whose first element is the input, as data.loader() gives. */
+export type CalibrationData = Iterable<unknown> | AsyncIterable<unknown>
+
+/** How a batch is run, when `model.forward(input)` is not it. */
+export type RunBatch = (batch: never) => unknown
+
+/** What was asked about a layer's inputs. */
+export interface Seen {
+  rows: number
+  range: Range | null
+  /** max|x_j| and mean|x_j| of every input channel. */
+  channelMax: Float32Array | null
+  channelMean: Float32Array | null
+  /** Sum of x x^T over all rows, [in, in]. */
+  gram: Float64Array | null
+}
+
+export interface Wanted {
+  observer: Observer | null
+  channels: boolean
+  gram: boolean
+  /** Inputs are multiplied by it before they are looked at. */
+  multiplier: Tensor | null
+}
+
+/** Stands before a layer and looks at what goes in. */
+class Watcher extends Module {
+  rows = 0
+  channelMax: Float32Array | null = null
+  channelSum: Float64Array | null = null
+  gram: Tensor | null = null
+  readonly pending: Promise<void>[] = []
+
+  constructor(
+    readonly layer: Module,
+    readonly path: string,
+    readonly wanted: Wanted,
+  ) {
+    super()
+  }
+
+  forward(input: Tensor): Tensor {
+    this.#look(input)
+    return this.layer.forward(input)
+  }
+
+  #look(input: Tensor): void {
+    const { observer, channels, gram, multiplier } = this.wanted
+    const inputs = input.shape[input.rank - 1] as number
+    const rows = inputs === 0 ? 0 : input.size / inputs
+    this.rows += rows
+    if (rows === 0) return
+    const flat = reshape(converted(input, 'float32'), [rows, inputs])
+    const x = multiplier ? mul(flat, multiplier) : flat
+    if (observer) this.pending.push(x.data().then((values) => observer.observe(values as Float32Array)))
+    if (channels) {
+      const size = abs(x)
+      this.pending.push(
+        max(size, 0)
+          .data()
+          .then((values) => this.#addMax(values as Float32Array)),
+      )
+      this.pending.push(
+        sum(size, 0)
+          .data()
+          .then((values) => this.#addSum(values as Float32Array)),
+      )
+    }
+    if (gram) {
+      const g = matmul(transpose(x), x)
+      if (this.gram === null) this.gram = keep(g)
+      else native.add(this.gram, this.gram, g)
+    }
+  }
+
+  #addMax(values: Float32Array): void {
+    this.channelMax ??= new Float32Array(values.length)
+    const most = this.channelMax
+    for (let i = 0; i < values.length; i++) most[i] = Math.max(most[i] as number, values[i] as number)
+  }
+
+  #addSum(values: Float32Array): void {
+    this.channelSum ??= new Float64Array(values.length)
+    const total = this.channelSum
+    for (let i = 0; i < values.length; i++) total[i] = (total[i] as number) + (values[i] as number)
+  }
+
+  async seen(): Promise<Seen> {
+    const gram = this.gram && Float64Array.from((await this.gram.data()) as Float32Array)
+    this.gram?.dispose()
+    return {
+      rows: this.rows,
+      range: this.wanted.observer ? this.wanted.observer.range() : null,
+      channelMax: this.channelMax,
+      channelMean: this.channelSum && Float32Array.from(this.channelSum, (x) => x / this.rows),
+      gram,
+    }
+  }
+}
+
+function isIterable(data: unknown): data is CalibrationData {
+  return typeof data === 'object' && data !== null && (Symbol.iterator in data || Symbol.asyncIterator in data)
+}
+
+/** The input of a batch. */
+export function inputOf(op: string, batch: unknown): Tensor {
+  const input = Array.isArray(batch) ? batch[0] : batch
+  if (input instanceof Tensor) return input
+  throw new ArgumentError(
+    `${op}: a batch of calibrationData must be a tensor, or an array that begins with one, got ${show(batch)} (give \`run\` for other batches)`,
+  )
+}
+
+/** An error about a layer says which. */
+export async function atLayer<R>(op: string, path: string, fn: () => R | Promise<R>): Promise<R> {
+  try {
+    return await fn()
+  } catch (error) {
+    if (error instanceof KerfError) error.message = `${op}: layer '${path}': ${error.message}`
+    throw error
+  }
+}
+
+/**
+ * Runs all batches through the model, in evaluation mode and without gradients, and answers what the layers at `wanted`'s
+ * paths saw. The model is as before afterwards, also when this throws.
+ *
+ * @throws ArgumentError when there is no batch, when a layer saw none, and for values that are not finite
+ */
+export async function observe(
+  op: string,
+  model: AnyModule,
+  wanted: ReadonlyMap<string, Wanted>,
+  data: CalibrationData | undefined,
+  run?: RunBatch,
+): Promise<Map<string, Seen>> {
+  if (!isIterable(data))
+    throw new ArgumentError(`${op}: calibrationData must be an iterable of batches, got ${show(data)}`)
+  const training = model.modules().map((module) => [module, module.training] as const)
+  const watchers = [...wanted].map(([path, how]) => new Watcher(model.getModule(path) as Module, path, how))
+  const whole = watchers.find((watcher) => watcher.path === '')
+  const forward = run ?? ((batch: unknown) => (whole ?? (model as unknown as Module)).forward(inputOf(op, batch)))
+  for (const watcher of watchers) if (watcher.path !== '') model.setModule(watcher.path, watcher)
+  model.eval()
+  try {
+    let batches = 0
+    for await (const batch of data) {
+      batches++
+      await scope(() => noGrad(async () => void (await forward(batch as never))))
+      for (const { path, pending } of watchers)
+        await atLayer(op, path, async () => void (await Promise.all(pending.splice(0))))
+    }
+    if (batches === 0) {
+      throw new ArgumentError(
+        `${op}: calibrationData was empty (it may be iterated more than once: an array or a loader, not a generator)`,
+      )
+    }
+  } finally {
+    for (const { path, layer } of watchers) if (path !== '') model.setModule(path, layer)
+    for (const [module, mode] of training) module.training = mode
+    // A batch that failed leaves its copies behind; their own errors would be reported as unhandled.
+    for (const { pending } of watchers) await Promise.allSettled(pending)
+  }
+  const found = new Map<string, Seen>()
+  for (const watcher of watchers) {
+    if (watcher.rows === 0)
+      throw new ArgumentError(`${op}: layer '${watcher.path}' saw no input in calibrationData: name it in skip`)
+    found.set(watcher.path, await atLayer(op, watcher.path, () => watcher.seen()))
+  }
+  return found
+}

@@ -1,0 +1,249 @@
+/** quantizeModel: puts quantized layers in the place of a model's Linear layers. */
+import { ArgumentError, show } from '../core/errors'
+import { affineOf } from '../core/quantization'
+import { Linear } from '../nn/linear'
+import type { AnyModule } from '../nn/module'
+import { div, mul } from '../ops/arithmetic'
+import { tensor } from '../ops/create'
+import { converted } from '../ops/op'
+import { packInt4 } from '../ops/quantize'
+import { noGrad, scope } from '../tensor/context'
+import { QuantizedTensor } from '../tensor/quantized'
+import { copyTo, type Tensor } from '../tensor/tensor'
+import { awqScales } from './awq'
+import { atLayer, type CalibrationData, observe, type RunBatch, type Seen } from './calibrate'
+import type { Range } from './calibration'
+import { checkConfig, needsOf, type QuantConfig, type WeightOnly } from './config'
+import { gptq } from './gptq'
+import { QuantizedLinear } from './layers'
+import { type QuantizeOptions, quantize } from './quantize'
+import { smoothScales } from './smooth'
+import type { WeightCodes } from './weights'
+
+/** Layers to leave in float: their path, the path of a module above them, or a function that says so. */
+export type Skip = readonly (string | RegExp)[] | ((path: string, layer: Linear) => boolean)
+
+export interface QuantizeModelOptions {
+  /** Batches of real inputs; what int8Static, SmoothQuant, GPTQ and AWQ learn from. A few hundred samples are enough. */
+  calibrationData?: CalibrationData
+  skip?: Skip
+  /** Runs a batch of the calibration data; default model.forward(input). */
+  run?: RunBatch
+  /** Told before each layer that takes time. */
+  progress?: (done: number, total: number, path: string) => void
+}
+
+function skips(
+  op: string,
+  skip: Skip | undefined,
+  layers: readonly [string, Linear][],
+): (path: string, layer: Linear) => boolean {
+  if (skip === undefined) return () => false
+  if (typeof skip === 'function') return skip
+  if (!Array.isArray(skip))
+    throw new ArgumentError(`${op}: skip must be an array of paths or a function, got ${show(skip)}`)
+  const matches = (rule: string | RegExp, path: string) =>
+    typeof rule === 'string' ? path === rule || path.startsWith(`${rule}.`) : rule.test(path)
+  for (const rule of skip) {
+    if (typeof rule !== 'string' && !(rule instanceof RegExp))
+      throw new ArgumentError(`${op}: skip must hold paths or regular expressions, got ${show(rule)}`)
+    if (!layers.some(([path]) => matches(rule, path)))
+      throw new ArgumentError(
+        `${op}: skip: no Linear layer is at ${show(rule)}; there are ${layers.map(([path]) => `'${path}'`).join(', ')}`,
+      )
+  }
+  return (path) => skip.some((rule) => matches(rule, path))
+}
+
+/** The Linear layers of a model that are to be quantized, each once, in order. */
+export function linearLayers(op: string, model: AnyModule, skip?: Skip): [string, Linear][] {
+  const all = model.namedModules().filter((entry): entry is [string, Linear] => entry[1] instanceof Linear)
+  const skipped = skips(op, skip, all)
+  return all.filter(([path, layer]) => !skipped(path, layer))
+}
+
+const values = async (t: Tensor): Promise<Float32Array> => (await converted(t, 'float32').data()) as Float32Array
+
+/** What GPTQ and AWQ make, as tensors. */
+function fromCodes(q: WeightCodes, granularity: WeightOnly['granularity']): QuantizedTensor {
+  const shape = [q.out, q.inputs]
+  const bytes = tensor(q.codes, { shape, dtype: 'int8' })
+  const scales = granularity.kind === 'group' ? [q.out, Math.ceil(q.inputs / q.groupSize)] : [q.out]
+  return new QuantizedTensor({
+    shape,
+    dtype: q.bits === 8 ? 'int8' : 'int4',
+    granularity,
+    values: q.bits === 8 ? bytes : packInt4(bytes),
+    scale: tensor(q.scale, { shape: scales }),
+    zeroPoint: q.zeroPoint && tensor(q.zeroPoint, { shape: scales, dtype: 'int32' }),
+  })
+}
+
+/** The weights with input channels multiplied by s, and 1 / s for the inputs. */
+function shifted(layer: Linear, s: Float32Array): { weight: Tensor; multiplier: Tensor<'float32'> } {
+  const scales = tensor(s)
+  return { weight: mul(layer.weight, scales), multiplier: div(1, scales) as Tensor<'float32'> }
+}
+
+/** SmoothQuant's 1 / s for a layer's inputs, or null. */
+async function smoothing(config: QuantConfig, layer: Linear, seen: Seen | undefined): Promise<Float32Array | null> {
+  if (config.kind === 'weightOnly' || config.smoothQuant === null) return null
+  const { outFeatures: out, inFeatures: inputs } = layer
+  const w = await values(layer.weight)
+  return smoothScales(seen?.channelMax as Float32Array, w, out, inputs, { alpha: config.smoothQuant })
+}
+
+async function weightOnlyLayer(config: WeightOnly, layer: Linear, seen: Seen | undefined): Promise<QuantizedLinear> {
+  const { bits, granularity, symmetric } = config
+  const { outFeatures: out, inFeatures: inputs } = layer
+  const groupSize = granularity.kind === 'group' ? Math.min(granularity.size, inputs) : inputs
+  const format: QuantizeOptions = {
+    dtype: bits === 8 ? 'int8' : 'int4',
+    granularity,
+    convention: symmetric ? undefined : 'affine',
+  }
+  const bias = biasOf(layer)
+  if (config.method === 'gptq') {
+    const w = await values(layer.weight)
+    const options = { bits, groupSize, symmetric, actOrder: config.actOrder }
+    const { weights } = await gptq(w, out, inputs, seen?.gram as Float64Array, options)
+    return new QuantizedLinear({ weight: fromCodes(weights, granularity), bias, input: 'float' })
+  }
+  if (config.method === 'awq') {
+    const w = await values(layer.weight)
+    const { scales } = await awqScales(w, out, inputs, seen?.channelMean as Float32Array, seen?.gram as Float64Array, {
+      bits,
+      groupSize,
+      symmetric,
+    })
+    if (scales.some((s) => s !== 1)) {
+      const { weight, multiplier } = shifted(layer, scales)
+      return new QuantizedLinear({
+        weight: quantize(weight, format),
+        bias,
+        input: 'float',
+        inputMultiplier: multiplier,
+      })
+    }
+  }
+  return new QuantizedLinear({ weight: quantize(layer.weight, format), bias, input: 'float' })
+}
+
+const biasOf = (layer: Linear): Tensor | null => layer.bias && copyTo(layer.bias, layer.bias.dtype)
+
+/** The quantized layer that stands for a float one. `s` are SmoothQuant's scales. */
+export async function quantizeLayer(
+  config: QuantConfig,
+  layer: Linear,
+  seen?: Seen,
+  s: Float32Array | null = null,
+): Promise<QuantizedLinear> {
+  return scope(() =>
+    noGrad(async () => {
+      if (config.kind === 'weightOnly') return weightOnlyLayer(config, layer, seen)
+      const { weight, multiplier } = s ? shifted(layer, s) : { weight: layer.weight, multiplier: null }
+      const parts = {
+        weight: quantize(weight, { dtype: 'int8', granularity: config.granularity }),
+        bias: biasOf(layer),
+        inputMultiplier: multiplier,
+      }
+      if (config.kind === 'int8Dynamic') return new QuantizedLinear({ ...parts, input: config.input })
+      const { min, max } = (seen as Seen).range as Range
+      const { scale, zeroPoint } = affineOf(min, max, config.input, config.input === 'uint8' ? 'affine' : 'narrow')
+      return new QuantizedLinear({
+        ...parts,
+        input: config.input,
+        inputScale: tensor(scale),
+        inputZeroPoint: zeroPoint === 0 ? null : tensor(zeroPoint, { dtype: 'int32' }),
+      })
+    }),
+  )
+}
+
+/** Looks at the inputs of the layers as a config needs it: channels first where they decide what the range is of. */
+export async function study(
+  op: string,
+  model: AnyModule,
+  layers: readonly [string, Linear][],
+  config: QuantConfig,
+  options: QuantizeModelOptions,
+): Promise<Map<string, { seen?: Seen; s: Float32Array | null }>> {
+  const needs = needsOf(config)
+  const result = new Map<string, { seen?: Seen; s: Float32Array | null }>(layers.map(([path]) => [path, { s: null }]))
+  const { calibrationData, run } = options
+  if (needs.channels || needs.gram) {
+    const wanted = new Map(
+      layers.map(([path]) => [path, { observer: null, channels: needs.channels, gram: needs.gram, multiplier: null }]),
+    )
+    for (const [path, seen] of await observe(op, model, wanted, calibrationData, run)) {
+      const layer = model.getModule(path) as Linear
+      const s = await atLayer(op, path, () => smoothing(config, layer, seen))
+      result.set(path, { seen, s })
+    }
+  }
+  if (needs.range && config.kind === 'int8Static') {
+    const wanted = new Map(
+      layers.map(([path]) => {
+        const s = result.get(path)?.s
+        const multiplier = s ? (div(1, tensor(s)) as Tensor) : null
+        return [path, { observer: config.observer(), channels: false, gram: false, multiplier }]
+      }),
+    )
+    for (const [path, seen] of await observe(op, model, wanted, calibrationData, run))
+      result.set(path, { seen, s: result.get(path)?.s ?? null })
+  }
+  return result
+}
+
+/** Quantizes these layers in place; answers the model, or the new layer when the model is itself the layer. */
+export async function convertLayers<M extends AnyModule>(
+  op: string,
+  model: M,
+  layers: readonly [string, Linear][],
+  config: QuantConfig,
+  options: QuantizeModelOptions,
+): Promise<M> {
+  const needs = needsOf(config)
+  if ((needs.range || needs.channels || needs.gram) && options.calibrationData === undefined)
+    throw new ArgumentError(`${op}: ${config.kind} with these options needs calibrationData`)
+  let result = model
+  const put = async (i: number, found: Awaited<ReturnType<typeof study>>) => {
+    const [path, layer] = layers[i] as [string, Linear]
+    options.progress?.(i, layers.length, path)
+    const { seen, s } = found.get(path) as { seen?: Seen; s: Float32Array | null }
+    const made = await atLayer(op, path, () => quantizeLayer(config, layer, seen, s))
+    made.training = layer.training
+    if (path === '') result = made as AnyModule as M
+    else model.setModule(path, made)
+  }
+  if (config.kind === 'weightOnly' && config.method === 'gptq') {
+    for (let i = 0; i < layers.length; i++)
+      await put(i, await study(op, model, layers.slice(i, i + 1), config, options))
+  } else {
+    const found = await study(op, model, layers, config, options)
+    for (let i = 0; i < layers.length; i++) await put(i, found)
+  }
+  return result
+}
+
+/**
+ * Quantizes a model's Linear layers, in place: each is replaced by a QuantizedLinear.
+ *
+ * - `int8Dynamic()`: int8 weights, inputs quantized by the range of each row as they come. Needs no data.
+ * - `int8Static({ calibration })`: int8 weights, inputs quantized by ranges that calibration data showed. Fastest.
+ * - `weightOnly({ bits, granularity, method })`: 8- or 4-bit weights, float inputs. GPTQ works layer by layer, each on the
+ *   inputs that the already quantized layers before it give.
+ *
+ * @returns the model (a new layer when the model is itself a Linear)
+ * @throws ArgumentError naming the layer, when calibration data is missing, empty or not finite; no layer has been
+ * replaced then, but by GPTQ those before it
+ */
+export async function quantizeModel<M extends AnyModule>(
+  model: M,
+  config: QuantConfig,
+  options: QuantizeModelOptions = {},
+): Promise<M> {
+  const op = 'quantizeModel'
+  checkConfig(op, config)
+  return convertLayers(op, model, linearLayers(op, model, options.skip), config, options)
+}
