@@ -1,14 +1,14 @@
 /** Learned step sizes. */
 import type { FloatDType } from '../core/dtype'
-import { ArgumentError } from '../core/errors'
 import { type Granularity, integerRange, perTensor, type QuantDType } from '../core/quantization'
 import { checkAxis } from '../core/shape'
 import { add, clamp, div, ge, le, mul, sub, where } from '../ops/arithmetic'
 import { detach } from '../ops/clone'
+import { pad } from '../ops/join'
 import { converted, type Tensor, taped } from '../ops/op'
 import { fakeQuantize } from '../ops/quantize'
 import { sum } from '../ops/reduce'
-import { reshape } from '../ops/shape'
+import { reshape, slice } from '../ops/shape'
 import { round } from '../ops/unary'
 import { noGrad } from '../tensor/context'
 
@@ -35,39 +35,69 @@ export function learnedQuantize(
   const blocks = blocksOf(x.shape, granularity)
   const factor = 1 / Math.sqrt((x.size / Math.max(scale.size, 1)) * qmax)
   return taped('learnedQuantize', plain, [x, scale], (grad) => {
-    const v = div(reshape(converted(x, 'float32'), blocks.shape), reshape(scale, blocks.scale))
+    const blocked = (t: Tensor) => {
+      const whole = converted(t, 'float32')
+      return reshape(blocks.rest === 0 ? whole : pad(whole, [0, blocks.rest]), blocks.shape)
+    }
+    const v = div(blocked(x), reshape(scale, blocks.scale))
     const zero = zeroPoint ? reshape(converted(zeroPoint, 'float32'), blocks.scale) : 0
     const rounded = add(round(v), zero)
     const inside = mul(ge(rounded, qmin), le(rounded, qmax))
     const q = sub(clamp(rounded, qmin, qmax), zero)
-    const g = reshape(converted(grad, 'float32'), blocks.shape)
-    const toX = reshape(where(inside as Tensor, g, 0), x.shape)
+    const g = blocked(grad)
+    const passed = reshape(where(inside as Tensor, g, 0), blocks.padded)
+    const toX = blocks.rest === 0 ? passed : slice(passed, [...x.shape.map((n) => [0, n] as const)])
     const toScale = sum(mul(g, where(inside as Tensor, sub(q, v), q)), blocks.axes, { keepdim: true })
     return [converted(toX, x.dtype), converted(reshape(mul(toScale, factor), scale.shape), scale.dtype)]
   })
 }
 
-/** Shapes under which elements and scales broadcast, and the axes that share a scale. */
-function blocksOf(shape: readonly number[], g: Granularity): { shape: number[]; scale: number[]; axes: number[] } {
+interface Blocks {
+  /** Shapes under which elements and scales broadcast. */
+  shape: number[]
+  scale: number[]
+  /** The axes that share a scale. */
+  axes: number[]
+  /** Zeros that fill up a shorter last group, and the tensor's shape with them. */
+  rest: number
+  padded: readonly number[]
+}
+
+function blocksOf(shape: readonly number[], g: Granularity): Blocks {
   const all = shape.map((_, i) => i)
+  const plain = (scale: number[], axes: number[]): Blocks => ({
+    shape: [...shape],
+    scale,
+    axes,
+    rest: 0,
+    padded: shape,
+  })
+  const lead = shape.slice(0, -1)
   switch (g.kind) {
     case 'tensor':
-      return { shape: [...shape], scale: shape.map(() => 1), axes: all }
+      return plain(
+        shape.map(() => 1),
+        all,
+      )
     case 'token':
-      return { shape: [...shape], scale: [...shape.slice(0, -1), 1], axes: [shape.length - 1] }
+      return plain([...lead, 1], [shape.length - 1])
     case 'channel': {
       const axis = checkAxis('learnedQuantize', g.axis, shape.length)
-      return {
-        shape: [...shape],
-        scale: shape.map((n, i) => (i === axis ? n : 1)),
-        axes: all.filter((i) => i !== axis),
-      }
+      return plain(
+        shape.map((n, i) => (i === axis ? n : 1)),
+        all.filter((i) => i !== axis),
+      )
     }
     case 'group': {
       const n = shape[shape.length - 1] as number
-      if (n % g.size !== 0) throw new ArgumentError(`learnedQuantize: groups of ${g.size} do not divide ${n}`)
-      const lead = shape.slice(0, -1)
-      return { shape: [...lead, n / g.size, g.size], scale: [...lead, n / g.size, 1], axes: [shape.length] }
+      const groups = Math.ceil(n / g.size)
+      return {
+        shape: [...lead, groups, g.size],
+        scale: [...lead, groups, 1],
+        axes: [shape.length],
+        rest: groups * g.size - n,
+        padded: [...lead, groups * g.size],
+      }
     }
   }
 }

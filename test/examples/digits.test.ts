@@ -22,15 +22,28 @@ t.test('--quick --json: one JSON document, right numbers, files that load', asyn
   t.equal(result.passed, true)
   t.same(
     result.rows.map((row: { name: string }) => row.name),
-    ['float32', 'float16', 'bfloat16'],
+    ['float32', 'float16', 'bfloat16', 'int8 dynamic', 'int8 static', 'int4 weights', 'int4 weights after QAT'],
   )
-  for (const { name, accuracy, bytes, msPer1000, file, same } of result.rows) {
+  // Of the first layer's weights: dtype, columns, bytes.
+  const stored = [
+    ['float32', 784, 4],
+    ['float16', 784, 2],
+    ['bfloat16', 784, 2],
+    ['int8', 784, 1],
+    ['int8', 784, 1],
+    ['uint8', 392, 1],
+    ['uint8', 392, 1],
+  ] as const
+  const whole = result.rows[0].bytes
+  for (const [i, { name, accuracy, bytes, msPer1000, file, same }] of result.rows.entries()) {
     t.ok(accuracy > 0.85 && accuracy <= 1, `${name}: ${accuracy}`)
     t.ok(msPer1000 > 0 && same)
     t.equal(statSync(file).size, bytes)
-    const { metadata, tensors } = await readSafetensorsInfo(file)
-    t.equal(metadata.format, name)
-    t.same(tensors['0.weight'], { dtype: name, shape: [300, 784], bytes: 300 * 784 * (name === 'float32' ? 4 : 2) })
+    const { tensors } = await readSafetensorsInfo(file)
+    const [dtype, columns, size] = stored[i] as (typeof stored)[number]
+    t.same(tensors['0.weight'], { dtype, shape: [300, columns], bytes: 300 * columns * size }, name)
+    if (name.startsWith('int8')) t.ok(whole / bytes >= 3.9, `${name}: ${whole / bytes} times smaller`)
+    if (name.startsWith('int4')) t.ok(whole / bytes >= 7, `${name}: ${whole / bytes} times smaller`)
   }
 })
 
@@ -39,7 +52,7 @@ t.test('the table, and wrong flags', (t) => {
   const { status, stdout, stderr } = digits('--quick', '--folder', folder)
   t.equal(status, 0, stderr)
   t.match(stdout, /epoch 1: 200 steps/)
-  t.match(stdout, /│ bfloat16 │ +\d\d\.\d\d % │ +533,732 │ +\d+\.\d\d │ identical/)
+  t.match(stdout, /│ bfloat16 +│ +\d\d\.\d\d % │ +533,7\d\d │ +\d+\.\d\d │ identical/)
   t.ok(existsSync(path.join(folder, 'float16.safetensors')))
   t.equal(digits('--epochs', 'many').status, 2)
   t.equal(digits('--no-such-flag').status, 1)
