@@ -29,6 +29,9 @@ export interface Info {
   targets: TargetState[]
   /** The matmul kernel of each dtype that has one, as name@target. */
   matmul: Partial<Record<DType, string>>
+  /** The kernels of quantized products: bytes by bytes, and float by 4- or 8-bit weights; null without. */
+  qmatmul: string | null
+  wmatmul: string | null
   /** What built the addon: 'cmake-js', 'node-gyp' or 'direct'. */
   builder: string
   /** Bytes of disposed tensors that wait for reuse in this thread. */
@@ -71,6 +74,8 @@ export function info(): Info {
         : 'chosen by the program',
     targets: machine.targets,
     matmul,
+    qmatmul: addon.qmatmulName(),
+    wmatmul: addon.wmatmulName(),
     builder: machine.builder,
     recycledBytes: recycledBytes(),
     cuda: { available: false, reason: env.cuda ? NO_CUDA : 'KERF_CUDA=0' },

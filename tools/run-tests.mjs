@@ -27,7 +27,9 @@ process.on('exit', () => closed || console.log('0 passed, 1 failed')) // a build
 function chooseTests() {
   const all = filesBelow('test').filter((file) => file.endsWith('.test.ts'))
   if (wanted.length === 0)
-    return asan ? all.filter((file) => !/^test[\\/](arch[\\/]|package[\\/]|memory\.test|native[\\/]checks)/.test(file)) : all
+    return asan
+      ? all.filter((file) => !/^test[\\/](arch[\\/]|package[\\/]|memory\.test|native[\\/]checks)/.test(file))
+      : all
   for (const file of wanted) {
     if (all.includes(path.normalize(file))) continue
     console.error(`no such test: ${file}`)

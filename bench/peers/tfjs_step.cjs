@@ -16,10 +16,7 @@ async function main() {
   wasm.setThreadsCount(threads)
   await tf.setBackend('wasm')
   await tf.ready()
-  const layer = (k, n) => [
-    tf.variable(tf.randomUniform([k, n], -(k ** -0.5), k ** -0.5)),
-    tf.variable(tf.zeros([n])),
-  ]
+  const layer = (k, n) => [tf.variable(tf.randomUniform([k, n], -(k ** -0.5), k ** -0.5)), tf.variable(tf.zeros([n]))]
   const layers = [layer(784, 300), layer(300, 100), layer(100, 10)]
   const optimizer = tf.train.adam(1e-3)
   const x = tf.randomUniform([64, 784])

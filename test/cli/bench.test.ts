@@ -1,10 +1,8 @@
 /** The machinery of `kerf bench`, and the figures that README takes from it. */
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { DeviceError, device, info } from 'kerf'
 import t from 'tap'
-import ts from 'typescript'
 import { compare } from '#lib/bench/compare'
 import { suites } from '#lib/bench/index'
 import { measure } from '#lib/bench/measure'
@@ -104,37 +102,5 @@ t.test("README's measured table is that of its committed result", (t) => {
     encoding: 'utf8',
   })
   t.equal(status, 0, stderr)
-  t.end()
-})
-
-t.test("README's example type-checks, runs, and says what its comment says", (t) => {
-  const text = readFileSync(path.join(root, 'README.md'), 'utf8')
-  const example = /<!-- example.*-->\n```ts\n([\s\S]*?)```/.exec(text)?.[1]
-  if (example === undefined) throw new Error('README has no example')
-  const folder = path.join(root, '.test-build', 'readme')
-  mkdirSync(folder, { recursive: true })
-  const file = path.join(folder, 'example.mts')
-  writeFileSync(file, example)
-  const program = ts.createProgram([file], {
-    strict: true,
-    noUncheckedIndexedAccess: true,
-    skipLibCheck: true,
-    target: ts.ScriptTarget.ES2022,
-    module: ts.ModuleKind.Node16,
-    moduleResolution: ts.ModuleResolutionKind.Node16,
-    lib: ['lib.es2023.d.ts', 'lib.esnext.disposable.d.ts'],
-    types: ['node'],
-    typeRoots: [path.join(root, 'node_modules', '@types')],
-  })
-  const problems = [...ts.getPreEmitDiagnostics(program)].map((d) =>
-    ts.flattenDiagnosticMessageText(d.messageText, '\n'),
-  )
-  t.same(problems, [])
-  program.emit()
-  const run = spawnSync(process.execPath, [path.join(folder, 'example.mjs')], { cwd: root, encoding: 'utf8' })
-  t.equal(run.status, 0, run.stderr)
-  const promised = /console\.log\(noGrad.*\/\/ (.*)$/m.exec(example)?.[1]?.replace(/\s/g, '')
-  t.ok(promised)
-  t.equal(run.stdout.trim().split('\n').at(-1)?.replace(/\s/g, ''), promised)
   t.end()
 })

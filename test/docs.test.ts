@@ -1,0 +1,81 @@
+// The examples of README and docs/: every page's marked blocks are one program, which must type-check and run.
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import t, { type Test } from 'tap'
+import ts from 'typescript'
+
+const root = path.resolve(__dirname, '..')
+const BLOCK = /<!-- example.*-->\n```ts\n([\s\S]*?)```/g
+
+/** Compiles and runs the examples of a page; answers the lines that it printed. */
+function run(t: Test, page: string): { source: string; lines: string[] } {
+  const blocks = [...readFileSync(path.join(root, page), 'utf8').matchAll(BLOCK)].map((match) => match[1] as string)
+  t.ok(blocks.length > 0, `${page} has examples`)
+  const source = blocks.join('\n')
+  const folder = path.join(root, '.test-build', 'examples')
+  mkdirSync(folder, { recursive: true })
+  const file = path.join(folder, `${path.basename(page, '.md')}.mts`)
+  writeFileSync(file, source)
+  const program = ts.createProgram([file], {
+    strict: true,
+    noUncheckedIndexedAccess: true,
+    skipLibCheck: true,
+    target: ts.ScriptTarget.ES2022,
+    module: ts.ModuleKind.Node16,
+    moduleResolution: ts.ModuleResolutionKind.Node16,
+    lib: ['lib.es2023.d.ts', 'lib.esnext.disposable.d.ts'],
+    types: ['node'],
+    typeRoots: [path.join(root, 'node_modules', '@types')],
+  })
+  const problems = ts
+    .getPreEmitDiagnostics(program)
+    .map((d) => `${d.start ?? 0}: ${ts.flattenDiagnosticMessageText(d.messageText, '\n')}`)
+  t.same(problems, [], `${page} type-checks`)
+  program.emit()
+  const result = spawnSync(process.execPath, [file.replace(/mts$/, 'mjs')], { cwd: root, encoding: 'utf8' })
+  t.equal(result.status, 0, result.stderr)
+  return { source, lines: result.stdout.trim().split('\n') }
+}
+
+t.test("README's example says what its comment says", (t) => {
+  const { source, lines } = run(t, 'README.md')
+  const promised = /console\.log\(noGrad.*\/\/ (.*)$/m.exec(source)?.[1]?.replace(/\s/g, '')
+  t.ok(promised)
+  t.equal(lines.at(-1)?.replace(/\s/g, ''), promised)
+  t.end()
+})
+
+t.test('docs/quantize.md', (t) => {
+  const { lines } = run(t, 'docs/quantize.md')
+  const number = (start: string) => {
+    const line = lines.find((l) => l.startsWith(`${start} `))
+    return Number(/[\d.]+/.exec(line?.slice(start.length) ?? '')?.[0])
+  }
+  const float = number('float32')
+  t.ok(float > 95, `float32: ${float}`)
+  for (const [name, lost] of [
+    ['int8 dynamic', 0.3],
+    ['int8 static', 0.3],
+    ['int4 weights', 1],
+    ['int4 after training', 1],
+  ] as const)
+    t.ok(number(name) > float - lost, `${name}: ${number(name)} of ${float}`)
+  t.ok(
+    lines.some((line) => /^int4 after training [\d.]+ as before: true$/.test(line)),
+    'converting changes nothing',
+  )
+  t.ok(
+    lines.some((line) => /^\d+ bytes the same$/.test(line)),
+    'the saved model comes back',
+  )
+  t.ok(lines.includes('QuantizedTensor<int8>[128, 784] per channel(0) 100864 bytes'))
+  t.end()
+})
+
+t.test('every page with examples is run here', (t) => {
+  const pages = readdirSync(path.join(root, 'docs')).filter((file) => file.endsWith('.md'))
+  const marked = pages.filter((file) => /<!-- example/.test(readFileSync(path.join(root, 'docs', file), 'utf8')))
+  t.same(marked, ['quantize.md'])
+  t.end()
+})
