@@ -21,3 +21,4 @@ for lab in matmul qmatmul wmatmul; do
   $cc -c bench/lab/$lab.cc -o $out/lab-$lab.o
   g++ $out/lab-$lab.o $out/$(echo $lab | sed s/^w/q/)-*.o $out/pool.o $out/scratch.o $out/status.o $out/ceilings.o -o $out/$lab -lpthread -lm
 done
+$cc -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma bench/lab/sparse.cc $out/ceilings.o -o $out/sparse
