@@ -68,7 +68,7 @@ function usage(message: string): never {
 const rounded = (_key: string, value: unknown) =>
   typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value
 
-const digits = (x: number) => (x >= 1000 ? x.toFixed(0) : x.toPrecision(3))
+const digits = (x: number) => (x >= 999.5 ? x.toFixed(0) : x.toPrecision(3))
 const percent = (x: number) => `${x.toFixed(0)} %`
 
 /** 3 significant digits with a unit that fits. */
