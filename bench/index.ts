@@ -1,16 +1,20 @@
 /** The suites behind `kerf bench`. */
 import type { BenchModule, BenchOptions, BenchReport, BenchRow, LoopRow, Progress } from '#lib/cli/report'
 import { info } from '#lib/info'
+import { int8Cases } from './int8.bench'
 import { loopCases } from './loop.bench'
 import { matmulCases } from './matmul.bench'
 import { opsCases } from './ops.bench'
 import { PEER, peerVersion } from './peer'
+import type { Case } from './row'
 import { trainCases } from './train.bench'
+import { weightCases } from './weights.bench'
 
 export const suites: BenchModule['suites'] = {
   matmul: 'large products with packed weights, in percent of the arithmetic peak',
   rows: 'few rows, in percent of the read bandwidth',
   edge: 'small and odd products',
+  int8: 'products of bytes, and layers of 8- and 4-bit weights, against float32',
   ops: 'what one call costs',
   loop: 'how late the event loop runs',
   train: 'a training step of LeNet-300-100',
@@ -26,8 +30,10 @@ export async function run(options: BenchOptions, progress: Progress): Promise<Be
     rows: [],
     loop: [],
   }
-  const cases: { name: string; run(): Promise<BenchRow | LoopRow> }[] = [
+  const cases: Case<BenchRow | LoopRow>[] = [
     ...matmulCases(options),
+    ...int8Cases(options),
+    ...weightCases(options),
     ...opsCases(options),
     ...trainCases(options),
     ...loopCases(options),

@@ -6,7 +6,8 @@ import { addon } from '#lib/native/load'
 import { sync } from '#lib/native/stream'
 import { ones } from '#lib/ops/create'
 import { matmul, pack } from '#lib/ops/matmul'
-import { threadCounts, withThreads } from './row'
+import { type Case, threadCounts, withThreads } from './row'
+import { asked } from './wanted'
 
 const SIZE = 2048
 const CALLS = 30
@@ -40,8 +41,8 @@ async function lateness(threads: number): Promise<LoopRow> {
   }
 }
 
-export function loopCases(options: BenchOptions): { name: string; run(): Promise<LoopRow> }[] {
-  if (!options.suites.includes('loop') || options.shapes.length > 0) return []
+export function loopCases(options: BenchOptions): Case<LoopRow>[] {
+  if (!asked(options, 'loop', 'float32') || options.shapes.length > 0) return []
   return threadCounts(options).map((threads) => ({
     name: `event loop, ${threads} threads`,
     run: () => withThreads(threads, addon.machine().target, () => lateness(threads)),

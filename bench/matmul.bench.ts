@@ -5,24 +5,13 @@ import { addon, targetName } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
 import { tensor } from '#lib/ops/create'
 import { matmul, pack } from '#lib/ops/matmul'
-import type { Contender } from './measure'
-import { matmulModel, type OnnxFloat } from './onnx'
-import { type PeerRun, peerRun } from './peer'
-import { type Ceiling, measureRow, threadCounts, type Work, withThreads } from './row'
-import { name, type Shape, shapes } from './shapes'
-
-/** Small whole numbers: exact in every dtype, so that every contender must give the same result. */
-function values(size: number): Float32Array {
-  const x = new Float32Array(size)
-  for (let i = 0, state = 1; i < size; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) | 0
-    x[i] = (state >>> 28) - 8
-  }
-  return x
-}
-
-/** Up to this many rows a product is bound by reading its weights. */
-const FEW_ROWS = 8
+import type { Tensor } from '#lib/tensor/tensor'
+import { agree, whole } from './data'
+import { matmulModel, type OnnxType } from './onnx'
+import { peerOrNote, peerRun } from './peer'
+import { type Case, type Ceiling, calls, measureRow, runnable, threadCounts, type Work, withThreads } from './row'
+import { FEW_ROWS, name, type Shape } from './shapes'
+import { wantedShapes } from './wanted'
 
 /** A few rows are bound by reading their weights, or by arithmetic where the weights are narrow: both are shown. */
 const ceilingsOf = (
@@ -35,97 +24,64 @@ const ceilingsOf = (
   return shape.m <= FEW_ROWS ? [read, arithmetic] : [arithmetic]
 }
 
-interface Case {
+interface Product {
   shape: Shape
   dtype: DType
   threads: number
 }
 
-async function row({ shape, dtype, threads }: Case, options: BenchOptions): Promise<BenchRow> {
+/** The peer's MatMul, if it has one for this dtype. */
+async function peerOf(threads: number, x: Tensor, w: Tensor, notes: string[]) {
+  const type = x.dtype as OnnxType
+  const [m, k] = x.shape as [number, number]
+  const n = w.shape[1] as number
+  const out = x.dtype === 'float32' ? new Float32Array(m * n) : new Uint16Array(m * n)
+  const input = { type, data: x.dataSync() as Float32Array | Uint16Array, shape: [m, k] }
+  const model = matmulModel(type, { m, n, k }, w.dataSync() as Float32Array | Uint16Array)
+  return peerOrNote(notes, '', () => peerRun(model, { X: input }, { type, data: out, shape: [m, n] }, threads))
+}
+
+async function row({ shape, dtype, threads }: Product, options: BenchOptions): Promise<BenchRow> {
   const { m, n, k } = shape
-  const a = values(m * k)
-  const b = values(k * n)
-  const x = tensor(a, { shape: [m, k], dtype })
-  const w = tensor(b, { shape: [k, n], dtype })
+  const x = tensor(whole(new Float32Array(m * k), -8), { shape: [m, k], dtype })
+  const w = tensor(whole(new Float32Array(k * n), -8), { shape: [k, n], dtype })
   const p = pack(w)
-  const contender: Contender = {
-    run(times) {
-      for (let i = 0; i < times; i++) matmul(x, p).dispose()
-      syncBlocking()
-    },
-  }
+  const label = `${dtype} ${name(shape)}${shape.target ? ` on ${shape.target}` : ''}`
   const notes: string[] = []
-  let peer: PeerRun | null = null
-  if (options.peer && !shape.target) {
-    const size = dtype === 'float32' ? 4 : 2
-    const out = size === 4 ? new Float32Array(m * n) : new Uint16Array(m * n)
-    const type = dtype as OnnxFloat
-    const raw = w.dataSync() as Float32Array | Uint16Array
-    const model = matmulModel(type, m, n, k, new Uint8Array(raw.buffer, raw.byteOffset, raw.byteLength))
-    try {
-      const input = { type, data: x.dataSync() as Float32Array | Uint16Array, shape: [m, k] }
-      peer = await peerRun(model, { X: input }, { type, data: out, shape: [m, n] }, threads)
-      if (dtype === 'float32') compare(matmul(x, p).dataSync() as Float32Array, await peer.result())
-    } catch (error) {
-      notes.push(`${options.peer}: ${(error as Error).message.split('\n')[0]?.slice(0, 120)}`)
-    }
-  }
-  const packed = p.bytes(false)
-  const read: Work = { unit: 'GB/s', amount: packed.size }
+  const found = options.peer && !shape.target ? await peerOf(threads, x, w, notes) : null
   try {
+    if (found && dtype === 'float32') agree(label, matmul(x, p).dataSync() as Float32Array, found.result)
+    const packed = p.bytes(false)
+    const read: Work = { unit: 'GB/s', amount: packed.size }
     return await measureRow(
       {
         suite: shape.suite,
-        name: `${dtype} ${name(shape)}${shape.target ? ` on ${shape.target}` : ''}`,
+        name: label,
         why: shape.why,
         dtype,
         shape: [m, n, k],
         threads,
         kernel: addon.matmulName(dtypeCode[dtype]),
-        contender,
+        contender: calls(() => matmul(x, p)),
         work: [...(m <= FEW_ROWS ? [read] : []), { unit: 'GFLOP/s', amount: 2 * m * n * k }],
         ceilings: ceilingsOf(shape, dtype, packed),
-        peer,
+        peers: found ? [found.peer] : [],
         notes,
       },
       options,
     )
   } finally {
-    await peer?.release()
+    await found?.peer.release()
     syncBlocking()
     for (const t of [x, w, p]) t.dispose()
   }
 }
 
-function compare(ours: ArrayLike<number>, theirs: ArrayLike<number>): void {
-  for (let i = 0; i < ours.length; i++) {
-    if (ours[i] !== theirs[i]) throw new Error(`results differ at ${i}: ${ours[i]} and ${theirs[i]}`)
-  }
-}
-
-export function matmulCases(options: BenchOptions): { name: string; run(): Promise<BenchRow> }[] {
-  const wanted: Shape[] =
-    options.shapes.length > 0
-      ? options.shapes.map(([m, n, k]) => ({
-          suite: m <= FEW_ROWS ? 'rows' : 'matmul',
-          m,
-          n,
-          k,
-          dtypes: (options.dtypes.length > 0 ? options.dtypes : ['float32']) as DType[],
-          why: 'asked for',
-        }))
-      : shapes.filter((s) => options.suites.includes(s.suite))
-  const runnable = new Set(
-    addon
-      .machine()
-      .targets.filter((t) => t.compiled && t.supported)
-      .map((t) => t.name),
-  )
-  const cases = []
-  for (const shape of wanted) {
-    if (shape.target && !runnable.has(shape.target)) continue
-    const dtypes = shape.dtypes.filter((d) => options.dtypes.length === 0 || options.dtypes.includes(d))
-    for (const dtype of dtypes) {
+export function matmulCases(options: BenchOptions): Case[] {
+  const cases: Case[] = []
+  for (const shape of wantedShapes(options)) {
+    if (shape.target && !runnable(shape.target)) continue
+    for (const dtype of shape.dtypes) {
       for (const threads of threadCounts(options)) {
         cases.push({
           name: `${dtype} ${name(shape)}, ${threads} threads`,

@@ -9,7 +9,8 @@ import type { Tensor } from '#lib/tensor/tensor'
 import type { Contender } from './measure'
 import { binaryModel } from './onnx'
 import { type PeerRun, peerRun } from './peer'
-import { measureRow, withThreads } from './row'
+import { type Case, measureRow, withThreads } from './row'
+import { asked } from './wanted'
 
 const input = (shape: number[]) => {
   const data = new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(1)
@@ -43,7 +44,7 @@ async function chain(options: BenchOptions, dispose: boolean): Promise<BenchRow>
       threads: 1,
       kernel: null,
       contender,
-      peer,
+      peers: peer ? [peer] : [],
     },
     options,
   )
@@ -75,7 +76,7 @@ async function product(options: BenchOptions): Promise<BenchRow> {
       threads: 1,
       kernel: addon.matmulName(0),
       contender,
-      peer,
+      peers: peer ? [peer] : [],
     },
     options,
   )
@@ -93,8 +94,8 @@ async function peerOf(
   return options.peer ? await peerRun(model, { X: input(side), W: input(side) }, input(out), 1) : null
 }
 
-export function opsCases(options: BenchOptions): { name: string; run(): Promise<BenchRow> }[] {
-  if (!options.suites.includes('ops') || options.shapes.length > 0) return []
+export function opsCases(options: BenchOptions): Case[] {
+  if (!asked(options, 'ops', 'float32') || options.shapes.length > 0) return []
   const all = addon.machine().threads
   const target = () => addon.machine().target
   return [

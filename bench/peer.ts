@@ -1,6 +1,8 @@
 /** onnxruntime-node as a contender. Only its run() is timed: inputs, and where asked for the output, exist before. */
 import type { Contender } from './measure'
-import type { OnnxFloat } from './onnx'
+import type { OnnxType } from './onnx'
+
+type Data = Float32Array | Uint16Array | Uint8Array | Int8Array | Int32Array
 
 interface OrtTensor {
   readonly data: ArrayLike<number>
@@ -10,13 +12,13 @@ interface OrtSession {
   release(): Promise<void>
 }
 interface Ort {
-  Tensor: new (type: string, data: Float32Array | Uint16Array, dims: number[]) => OrtTensor
+  Tensor: new (type: string, data: Data, dims: number[]) => OrtTensor
   InferenceSession: { create(model: Uint8Array, options: object): Promise<OrtSession> }
 }
 
 export interface Operand {
-  type: OnnxFloat
-  data: Float32Array | Uint16Array
+  type: OnnxType
+  data: Data
   shape: number[]
 }
 
@@ -39,6 +41,8 @@ export function peerVersion(): string {
 }
 
 export interface PeerRun {
+  /** What runs, where there are several ways. */
+  variant?: string
   fresh: Contender
   preallocated: Contender
   /** The result, for comparing with kerf's. */
@@ -59,7 +63,7 @@ export async function peerRun(
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     graphOptimizationLevel: 'all',
-    logSeverityLevel: 3,
+    logSeverityLevel: 4, // what it cannot do is a note of the row
   })
   const feeds = Object.fromEntries(
     Object.entries(inputs).map(([name, x]) => [name, new Tensor(x.type, x.data, x.shape)]),
@@ -75,5 +79,26 @@ export async function peerRun(
     preallocated: contender(fetches),
     result: async () => (await session.run(feeds)).Y?.data as ArrayLike<number>,
     release: () => session.release(),
+  }
+}
+
+/**
+ * The peer with its result, or null and the reason among the row's notes where the runtime has no such kernel. What it
+ * computes is for the caller to compare: a wrong result is an error, not a note.
+ */
+export async function peerOrNote(
+  notes: string[],
+  variant: string,
+  make: () => Promise<PeerRun>,
+): Promise<{ peer: PeerRun; result: ArrayLike<number> } | null> {
+  let peer: PeerRun | null = null
+  try {
+    peer = { ...(await make()), ...(variant ? { variant } : {}) }
+    return { peer, result: await peer.result() }
+  } catch (error) {
+    await peer?.release()
+    const reason = (error as Error).message.split('\n')[0]?.slice(0, 120)
+    notes.push(`${PEER}${variant ? ` ${variant}` : ''}: ${reason}`)
+    return null
   }
 }

@@ -1,8 +1,9 @@
 /** Measures one row of the report: kerf, this machine's peak at the same thing, and the peer, interleaved. */
 import os from 'node:os'
-import type { BenchOptions, BenchRow, Peak, PeerTiming, Rate, Timing } from '#lib/cli/report'
+import type { BenchOptions, BenchRow, LoopRow, Peak, PeerTiming, Rate, Timing } from '#lib/cli/report'
 import { addon, choose, targetName } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
+import type { Tensor } from '#lib/tensor/tensor'
 import { type Contender, measure } from './measure'
 import { PEER, type PeerRun } from './peer'
 
@@ -12,9 +13,11 @@ export interface Ceiling {
   buffer?: ArrayBuffer
   byteOffset?: number
   bytes?: number
+  /** Of this kind a call, where it takes more of them than its work counts. */
+  operations?: number
 }
 
-/** Floating-point operations, or bytes read, a call. */
+/** Operations, or bytes read, a call. */
 export interface Work {
   unit: Rate['unit']
   amount: number
@@ -29,12 +32,35 @@ export interface RowSpec {
   threads: number
   kernel: string | null
   contender: Contender
-  /** What a call does, in the unit that its first ceiling has. */
+  /** What a call does; the first is shown as its rate. */
   work?: Work[]
   /** What this machine could do at best of each kind of work. */
   ceilings?: Ceiling[]
-  peer?: PeerRun | null
+  /** kerf without what the row is about. */
+  baseline?: { name: string; contender: Contender }
+  peers?: PeerRun[]
   notes?: string[]
+}
+
+/** A row to come, with the name that the progress bar shows. */
+export interface Case<R extends BenchRow | LoopRow = BenchRow> {
+  name: string
+  run(): Promise<R>
+}
+
+/** Calls that make a tensor each. */
+export const calls = (call: () => Tensor): Contender => ({
+  run(times) {
+    for (let i = 0; i < times; i++) call().dispose()
+    syncBlocking()
+  },
+})
+
+/** The machine's dot products of bytes, if the row of kernels has an instruction for them; otherwise a note. */
+export function dotCeiling(notes: string[], operations?: number): Ceiling[] {
+  if (addon.probe('int8dot', 1) > 0) return [{ kind: 'int8dot', operations }]
+  notes.push(`no arithmetic ceiling: ${targetName()} has no dot product of bytes`)
+  return []
 }
 
 /** One and all of the CPUs, or what was asked for. */
@@ -43,6 +69,10 @@ export function threadCounts(options: BenchOptions): number[] {
   const all = os.availableParallelism()
   return all > 1 ? [1, all] : [1]
 }
+
+/** Whether this machine has that row of kernels. */
+export const runnable = (target: string): boolean =>
+  addon.machine().targets.some((t) => t.name === target && t.compiled && t.supported)
 
 /** Calls `fn` with so many threads and this row of kernels; both are put back. */
 export async function withThreads<R>(threads: number, target: string, fn: () => Promise<R>): Promise<R> {
@@ -79,30 +109,42 @@ const rateOf = (t: Timing, amount: number, unit: Rate['unit']): Rate => ({
   median: amount / t.median / 1000,
 })
 
-export async function measureRow(spec: RowSpec, options: BenchOptions): Promise<BenchRow> {
-  const { work = [], peer } = spec
-  const ceilings = (spec.ceilings ?? []).map((ceiling) => ({ kind: ceiling.kind, ...ceilingContender(ceiling) }))
-  const contenders: Contender[] = [spec.contender]
-  if (peer) contenders.push(peer.preallocated, peer.fresh)
-  contenders.push(...ceilings.map((ceiling) => ceiling.contender))
-  const timings = await measure(contenders, { budgetMs: options.budgetMs, settle: Boolean(peer) })
-  const own = timings[0] as Timing
-  const rates = work.map(({ amount, unit }) => rateOf(own, amount, unit))
+const unitOf: Record<Peak['kind'], Rate['unit']> = {
+  fma: 'GFLOP/s',
+  bf16dot: 'GFLOP/s',
+  int8dot: 'GOP/s',
+  read: 'GB/s',
+}
 
-  const peaks: Peak[] = ceilings.map(({ kind, amount }, i) => {
-    const unit = kind === 'read' ? 'GB/s' : 'GFLOP/s'
-    const rate = rates.find((r) => r.unit === unit) as Rate
-    const peak = rateOf(timings[contenders.length - ceilings.length + i] as Timing, amount, unit)
+export async function measureRow(spec: RowSpec, options: BenchOptions): Promise<BenchRow> {
+  const { work = [], peers = [], baseline } = spec
+  const ceilings = (spec.ceilings ?? []).map((ceiling) => ({ ...ceiling, ...ceilingContender(ceiling) }))
+  const contenders: Contender[] = [
+    spec.contender,
+    ...(baseline ? [baseline.contender] : []),
+    ...peers.flatMap((peer) => [peer.preallocated, peer.fresh]),
+    ...ceilings.map((ceiling) => ceiling.contender),
+  ]
+  const timings = await measure(contenders, { budgetMs: options.budgetMs, settle: peers.length > 0 })
+  const take = () => timings.shift() as Timing // in the order of the contenders
+  const own = take()
+  const against = (t: Timing) => ({ ...t, ratioBest: t.best / own.best, ratioMedian: t.median / own.median })
+  const base = baseline ? { name: baseline.name, ...against(take()) } : null
+  const outputs = ['preallocated', 'fresh'] as const
+  const theirs: PeerTiming[] = peers.flatMap(({ variant }) =>
+    outputs.map((output) => ({ name: PEER, ...(variant ? { variant } : {}), output, ...against(take()) })),
+  )
+  const peaks: Peak[] = ceilings.map(({ kind, amount, operations }) => {
+    const unit = unitOf[kind]
+    const done = operations ?? (work.find((w) => w.unit === unit) as Work).amount
+    const rate = rateOf(own, done, unit)
+    const peak = rateOf(take(), amount, unit)
     return {
       kind,
       ...peak,
       percentBest: (100 * rate.best) / peak.best,
       percentMedian: (100 * rate.median) / peak.median,
     }
-  })
-  const peers: PeerTiming[] = (peer ? (['preallocated', 'fresh'] as const) : []).map((output, i) => {
-    const t = timings[1 + i] as Timing
-    return { name: PEER, output, ...t, ratioBest: t.best / own.best, ratioMedian: t.median / own.median }
   })
   return {
     suite: spec.suite,
@@ -114,9 +156,10 @@ export async function measureRow(spec: RowSpec, options: BenchOptions): Promise<
     target: targetName(),
     kernel: spec.kernel,
     ...own,
-    rate: rates[0] ?? null,
+    rate: work[0] ? rateOf(own, work[0].amount, work[0].unit) : null,
     peaks,
-    peers,
+    baseline: base,
+    peers: theirs,
     notes: spec.notes ?? [],
   }
 }

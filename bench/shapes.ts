@@ -1,6 +1,7 @@
 /** The one list of products that are measured: m x n x k, a name, and why it is there. */
 import type { DType } from '#lib/core/tables.gen'
 
+/** Products of floats. */
 export interface Shape {
   suite: 'matmul' | 'rows' | 'edge'
   m: number
@@ -12,7 +13,7 @@ export interface Shape {
   target?: string
 }
 
-const floats: DType[] = ['float32', 'bfloat16', 'float16']
+export const floats: DType[] = ['float32', 'bfloat16', 'float16']
 
 export const shapes: Shape[] = [
   { suite: 'matmul', m: 1024, n: 1024, k: 1024, dtypes: floats, why: 'fits the caches in blocks: the kernel itself' },
@@ -33,5 +34,57 @@ export const shapes: Shape[] = [
   { suite: 'edge', m: 100, n: 300, k: 100, dtypes: ['float32'], why: 'no size is a multiple of the tile' },
   { suite: 'edge', m: 37, n: 53, k: 71, dtypes: ['float32'], why: 'primes; the call itself weighs as much' },
 ]
+
+/** uint8 by int8: the sums, or all of it requantized to uint8. */
+export interface ByteShape {
+  m: number
+  n: number
+  k: number
+  result: 'int32' | 'uint8'
+  why: string
+  target?: string
+}
+
+const bytes = (size: number, result: ByteShape['result'], why: string, target?: string): ByteShape => ({
+  ...{ m: size, n: size, k: size, result, why },
+  ...(target ? { target } : {}),
+})
+
+export const byteShapes: ByteShape[] = [
+  bytes(1024, 'int32', 'bytes by bytes: the kernel itself'),
+  bytes(2048, 'int32', 'streams from memory: blocking and prefetch'),
+  bytes(1024, 'uint8', 'between two quantized layers: sums become bytes again'),
+  bytes(2048, 'uint8', 'the same from memory'),
+  bytes(1024, 'int32', 'the row for CPUs without dot products of bytes: pairs of int16', 'avx2'),
+  bytes(1024, 'int32', 'dot products of bytes in 256-bit registers', 'avx_vnni'),
+  bytes(1024, 'int32', 'AVX-512 without dot products of bytes: pairs of int16', 'avx512'),
+]
+
+/** Float activations, quantized weights. */
+export interface WeightShape {
+  m: number
+  n: number
+  k: number
+  bits: 4 | 8
+  /** Inputs that share a scale; null: all of a channel. */
+  group: number | null
+  why: string
+}
+
+export const GROUP = 128
+const rowsOfWeights: [number, string][] = [
+  [1, 'one token: every weight is read once'],
+  [8, 'eight rows: the weights are read for all of them'],
+  [32, 'a batch: arithmetic'],
+]
+
+export const weightShapes: WeightShape[] = rowsOfWeights.flatMap(([m, why]) => [
+  { m, n: 4096, k: 4096, bits: 8, group: GROUP, why },
+  { m, n: 4096, k: 4096, bits: 8, group: null, why },
+  { m, n: 4096, k: 4096, bits: 4, group: GROUP, why },
+])
+
+/** Up to this many rows a product is bound by reading its weights. */
+export const FEW_ROWS = 8
 
 export const name = (s: { m: number; n: number; k: number }): string => `${s.m}x${s.n}x${s.k}`

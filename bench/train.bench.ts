@@ -7,7 +7,8 @@ import { Linear, ReLU, Sequential } from '#lib/nn/index'
 import { rand, tensor } from '#lib/ops/create'
 import { crossEntropy } from '#lib/ops/loss'
 import { AdamW } from '#lib/optim/index'
-import { measureRow, threadCounts, withThreads } from './row'
+import { type Case, measureRow, threadCounts, withThreads } from './row'
+import { asked } from './wanted'
 
 const BATCH = 64
 
@@ -44,8 +45,8 @@ async function step(options: BenchOptions, threads: number): Promise<BenchRow> {
   )
 }
 
-export function trainCases(options: BenchOptions): { name: string; run(): Promise<BenchRow> }[] {
-  if (!options.suites.includes('train') || options.shapes.length > 0) return []
+export function trainCases(options: BenchOptions): Case[] {
+  if (!asked(options, 'train', 'float32') || options.shapes.length > 0) return []
   return threadCounts(options).map((threads) => ({
     name: `LeNet-300-100 step, ${threads} threads`,
     run: () => withThreads(threads, addon.machine().target, () => step(options, threads)),

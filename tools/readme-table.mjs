@@ -1,4 +1,4 @@
-// Fills README's table of measured figures from a result of `kerf bench --vs onnxruntime-node --json`:
+// Fills README's tables of measured figures from a result of `kerf bench --vs onnxruntime-node --json`:
 //
 //   node tools/readme-table.mjs bench/results/NAME.json     take this result from now on
 //   node tools/readme-table.mjs --check                     fail unless the table is what its result says
@@ -16,36 +16,64 @@ const digits = (x) => (x >= 1000 ? x.toFixed(0) : Number(x.toPrecision(3)).toStr
 const time = (us) => (us >= 1000 ? `${digits(us / 1000)} ms` : `${digits(us)} us`)
 const percent = (x) => `${x.toFixed(0)} %`
 
-const KINDS = { fma: 'FMA', bf16dot: 'bf16 dot', read: 'read' }
+const KINDS = { fma: 'FMA', bf16dot: 'bf16 dot', int8dot: 'int8 dot', read: 'read' }
 
-function cells(row) {
-  const { rate } = row
-  const peer = row.peers.find((p) => p.output === 'preallocated')
+// What belongs together is a table of its own, in this order; a suite that was not run has none.
+const TABLES = [
+  { title: 'Float products', rows: 'm x n x k, weights packed', suites: ['matmul', 'rows', 'edge'] },
+  { title: 'int8 and int4', rows: 'm x n x k, weights packed', suites: ['int8'] },
+  { title: 'Calls and training', rows: 'what', suites: ['ops', 'train'] },
+]
+
+const times = (t) => `${time(t.best)} / ${time(t.median)}`
+const ratios = (t) => `${t.ratioBest.toFixed(2)}x / ${t.ratioMedian.toFixed(2)}x`
+
+function cells(row, peers, withBaseline) {
+  const { rate, baseline } = row
+  const theirs = row.peers.filter((p) => p.output === 'preallocated')
+  const failed = row.notes.some((note) => peers.some((name) => note.startsWith(name)))
   const peaks = row.peaks.map(
     (p) => `${percent(p.percentBest)} / ${percent(p.percentMedian)} of ${digits(p.best)} (${KINDS[p.kind]})`,
   )
   return [
     row.name,
     row.threads,
-    `${time(row.best)} / ${time(row.median)}`,
+    times(row),
     rate ? `${digits(rate.best)} / ${digits(rate.median)} ${rate.unit}` : '',
     peaks.join('; '),
-    peer ? `${time(peer.best)} / ${time(peer.median)}` : row.notes.length > 0 ? 'none' : '',
-    peer ? `${peer.ratioBest.toFixed(2)}x / ${peer.ratioMedian.toFixed(2)}x` : '',
+    ...(withBaseline ? [baseline ? `${ratios(baseline)} (${baseline.name})` : ''] : []),
+    theirs.map((p) => `${times(p)}${p.variant ? ` (${p.variant})` : ''}`).join('; ') || (failed ? 'none' : ''),
+    theirs.map(ratios).join('; '),
+  ]
+}
+
+function rowsOf(report, { title, rows, suites }) {
+  const chosen = report.rows.filter((row) => suites.includes(row.suite))
+  if (chosen.length === 0) return []
+  const names = Object.keys(report.peers)
+  const peer = Object.entries(report.peers).map(([name, version]) => `${name} ${version}`)
+  const withBaseline = chosen.some((row) => row.baseline)
+  const head = [
+    ...[rows, 'threads', 'time', 'rate', 'of peak'],
+    ...(withBaseline ? ['against baseline'] : []),
+    ...[peer.join(', ') || 'peer', 'ratio'],
+  ]
+  return [
+    '',
+    `### ${title}`,
+    '',
+    `| ${head.join(' | ')} |`,
+    `|${'---|'.repeat(head.length)}`,
+    ...chosen.map((row) => `| ${cells(row, names, withBaseline).join(' | ')} |`),
   ]
 }
 
 export function table(report) {
-  const peers = Object.entries(report.peers).map(([name, version]) => `${name} ${version}`)
-  const peer = peers.join(', ') || 'peer'
   const m = report.machine
   const lines = [
     `${m.cpu}, ${m.cores} cores, ${m.platform}, node ${m.node}, ${report.date.slice(0, 10)}. Each figure is best / median of short bursts; a ratio`,
-    "is the peer's time divided by kerf's.",
-    '',
-    `| float products: m x n x k, packed | threads | time | rate | of peak | ${peer} | ratio |`,
-    '|---|---|---|---|---|---|---|',
-    ...report.rows.map((row) => `| ${cells(row).join(' | ')} |`),
+    "is the other's time divided by kerf's.",
+    ...TABLES.flatMap((group) => rowsOf(report, group)),
   ]
   for (const row of report.loop) {
     const figures = `p50 ${digits(row.p50)} ms, p99 ${digits(row.p99)} ms, max ${digits(row.max)} ms`

@@ -1,6 +1,6 @@
 /** Reads the values of command line options. What they throw is a usage error. */
 import { InvalidArgumentError } from 'commander'
-import { type DType, dtypes } from '../core/tables.gen'
+import { dtypes } from '../core/tables.gen'
 
 /** '1024,1x4096x4096' -> [[1024, 1024, 1024], [1, 4096, 4096]]: m x n x k, one number for a cube. */
 export function parseShapes(text: string): [number, number, number][] {
@@ -15,9 +15,9 @@ export function parseShapes(text: string): [number, number, number][] {
   })
 }
 
-/** 'float32,bfloat16' -> dtype names. */
-export function parseDTypes(text: string): DType[] {
-  const names = dtypes.filter((d) => d.kind === 'floating').map((d) => d.name as DType)
+/** 'float32,int4' -> the names: of floats, and of what the weights of the suite int8 are. */
+export function parseDTypes(text: string): string[] {
+  const names = [...dtypes.filter((d) => d.kind === 'floating').map((d) => d.name), 'int8', 'int4']
   return text.split(',').map((part) => {
     const name = names.find((n) => n === part.trim())
     if (!name) throw new InvalidArgumentError(`expected ${names.join(', ')}, got '${part}'.`)

@@ -23,9 +23,13 @@ async function main(): Promise<void> {
   program
     .command('bench')
     .description("measure the kernels against this machine's own peak, and against a peer")
-    .argument('[suites...]', 'matmul, rows, edge, ops, loop, train; default: all')
-    .option('--shapes <list>', 'products m x n x k, such as 1024,1x4096x4096', parseShapes)
-    .option('--dtype <list>', 'float32, float16, bfloat16', parseDTypes)
+    .argument('[suites...]', 'matmul, rows, edge, int8, ops, loop, train; default: all')
+    .option(
+      '--shapes <list>',
+      'products m x n x k, such as 1024,1x4096x4096; float32 (int8 for the suite int8) unless --dtype says otherwise',
+      parseShapes,
+    )
+    .option('--dtype <list>', 'float32, float16, bfloat16; int8 and int4 in the suite int8', parseDTypes)
     .option('--threads <list>', 'such as 1 or 1,2; default: one and all', parseThreads)
     .option('--vs <peer>', 'interleave a peer: onnxruntime-node')
     .option('--budget <ms>', 'milliseconds for each contender of a row', parseMilliseconds, 600)

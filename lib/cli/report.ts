@@ -10,6 +10,8 @@ export interface Timing {
 
 export interface PeerTiming extends Timing {
   name: string
+  /** What it ran, where there are several ways: 'MatMulNBits, accuracy_level 4'. */
+  variant?: string
   /** 'preallocated': writes into an output of the caller's; 'fresh': allocates one a call, as it does by default. */
   output: 'preallocated' | 'fresh'
   /** Peer's time divided by kerf's: above 1 kerf is faster. */
@@ -17,15 +19,24 @@ export interface PeerTiming extends Timing {
   ratioMedian: number
 }
 
+/** What kerf itself takes for the same work without the thing that the row is about: in float32, say. */
+export interface Baseline extends Timing {
+  name: string
+  /** Baseline's time divided by the row's: above 1 the row is faster. */
+  ratioBest: number
+  ratioMedian: number
+}
+
 export interface Rate {
-  unit: 'GFLOP/s' | 'GB/s'
+  /** Floating-point operations, integer operations, bytes. */
+  unit: 'GFLOP/s' | 'GOP/s' | 'GB/s'
   best: number
   median: number
 }
 
 /** The machine's best at the same thing, measured between the bursts of the row. */
 export interface Peak extends Rate {
-  kind: 'fma' | 'bf16dot' | 'read'
+  kind: 'fma' | 'bf16dot' | 'int8dot' | 'read'
   /** The row's rate in percent of the peak's: best of best, median of median. */
   percentBest: number
   percentMedian: number
@@ -36,6 +47,7 @@ export interface BenchRow extends Timing {
   name: string
   /** Why it is measured. */
   why: string
+  /** float32, float16, bfloat16, or what the weights are: int8, int4. */
   dtype: string
   /** [m, n, k] of a product. */
   shape: number[]
@@ -46,6 +58,7 @@ export interface BenchRow extends Timing {
   rate: Rate | null
   /** The ceiling that the rate is held against comes first; few rows have the arithmetic's as well. */
   peaks: Peak[]
+  baseline: Baseline | null
   peers: PeerTiming[]
   /** Such as why a peer is missing. */
   notes: string[]

@@ -1,10 +1,12 @@
 /** Products of bytes: exact int32 sums, and ONNX's operators on them. */
 import type { DType } from '../core/dtype'
-import { DTypeError, ShapeError } from '../core/errors'
+import { ArgumentError, DTypeError, ShapeError } from '../core/errors'
+import { showGranularity } from '../core/quantization'
 import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native, type View } from '../native/call'
 import { addon, targetName } from '../native/load'
-import { copyTo } from '../tensor/tensor'
+import { type Made, QuantizedTensor } from '../tensor/quantized'
+import { copyTo, keep } from '../tensor/tensor'
 import { arg, checkDTypeOf, converted, empty, expandView, type Tensor } from './op'
 import { reshape } from './shape'
 
@@ -78,6 +80,26 @@ export function packedZero(dtype: DType, zeroPoint: Tensor | null): Tensor<'int3
   return shifted
 }
 
+type Packed = NonNullable<Made['packed']>
+
+/** @internal Packed once; anew for another row of kernels, or when another form is asked for. */
+export function packedOnce(
+  w: QuantizedTensor,
+  form: Packed['form'],
+  pack: () => Pick<Packed, 'packed' | 'zero'>,
+): Packed {
+  const target = targetName()
+  const known = w.made.packed
+  if (known && known.target === target && known.form === form) return known
+  known?.packed.dispose()
+  known?.zero?.dispose()
+  const { packed, zero } = pack()
+  // It outlives the scope that is open now; a zero point may be w's own.
+  const own = zero && (zero === w.zeroPoint ? copyTo(zero, 'int32') : zero)
+  w.made.packed = { target, form, packed: keep(packed), zero: own && keep(own) }
+  return w.made.packed
+}
+
 /** The matrices of a batch, one after the other. */
 function* matrices(view: View, batch: Shape): Generator<View> {
   const rank = view.shape.length
@@ -124,6 +146,8 @@ export function checkScale(op: string, name: string, scale: Tensor, n: number): 
 interface Sides {
   aZero: Tensor<'int32'> | null
   bZero: Tensor<'int32'> | null
+  /** b, if it is packed already; its zero point is then that of what is packed. */
+  packed?: Packed
   /** What to make of the sums; none for int32. */
   finish?: {
     aScale: Tensor<'float32'>
@@ -140,8 +164,8 @@ function batched<D extends DType>(op: string, a: Tensor, b: Tensor, sides: Sides
   if (b.shape[b.rank - 2] !== k)
     throw new ShapeError(`${op}: inner sizes differ: a is ${showShape(a.shape)}, b is ${showShape(b.shape)}`)
   checkInner(op, k, sides.bZero !== null || b.dtype === 'uint8')
-  const bZero = packedZero(b.dtype, sides.bZero)
-  const { finish } = sides
+  const { finish, packed: ready } = sides
+  const bZero = ready ? ready.zero : packedZero(b.dtype, sides.bZero)
   const rest = {
     aZero: sides.aZero,
     bZero,
@@ -155,14 +179,14 @@ function batched<D extends DType>(op: string, a: Tensor, b: Tensor, sides: Sides
     // Batches over one matrix are more rows of it.
     const rows = sizeOf(a.shape.slice(0, -1))
     const out = empty(dtype, [rows, n])
-    multiply(out, { a: reshape(a, [rows, k]), packed: packBytes(op, b), ...rest })
+    multiply(out, { a: reshape(a, [rows, k]), packed: ready?.packed ?? packBytes(op, b), ...rest })
     return reshape(out, [...a.shape.slice(0, -1), n])
   }
   const batch = broadcastShapes(op, a.shape.slice(0, -2), b.shape.slice(0, -2))
   const out = empty(dtype, [...batch, m, n])
   const left = matrices(expandView(a, [...batch, m, k]), batch)
   const right = matrices(expandView(b, [...batch, k, n]), batch)
-  let packed: Tensor | null = b.rank === 2 ? packBytes(op, b) : null
+  let packed: Tensor | null = ready?.packed ?? (b.rank === 2 ? packBytes(op, b) : null)
   for (const target of matrices(out, batch)) {
     const y = right.next().value as View
     if (b.rank > 2) {
@@ -181,6 +205,36 @@ function checkOperand(op: string, name: string, x: Tensor): Tensor {
   return t
 }
 
+interface RightSide {
+  values: Tensor
+  scale: Tensor | null
+  zeroPoint: Tensor | null
+  packed?: Packed
+}
+
+/** b and what belongs to it: the tensors that were given, or what a quantized matrix holds. */
+function rightSide(
+  op: string,
+  b: Tensor | QuantizedTensor,
+  given: { bScale?: Tensor | null; bZeroPoint?: Tensor | null },
+): RightSide {
+  const { bScale = null, bZeroPoint = null } = given
+  if (!(b instanceof QuantizedTensor)) return { values: checkOperand(op, 'b', b), scale: bScale, zeroPoint: bZeroPoint }
+  b.checkLive(op)
+  for (const [name, tensor] of Object.entries(given))
+    if (tensor) throw new ArgumentError(`${op}: ${name} must not be given for a quantized b: it has its own`)
+  if (b.rank !== 2) throw new ShapeError(`${op}: a quantized b must be [k, n], it is ${showShape(b.shape)}`)
+  const { granularity: g, values, scale, zeroPoint } = b
+  const columns = g.kind === 'channel' && (g.axis === 1 || g.axis === -1)
+  if (b.bits !== 8 || (g.kind !== 'tensor' && !columns)) {
+    throw new DTypeError(
+      `${op}: a quantized b must be int8 or uint8 per tensor or per channel(1), it is ${b.dtype} ${showGranularity(g)}`,
+    )
+  }
+  const pack = () => ({ packed: packBytes(op, values), zero: packedZero(values.dtype, zeroPoint) })
+  return { values, scale, zeroPoint, packed: packedOnce(b, 'columns', pack) }
+}
+
 /** Vectors as matrices: one on the left is a row, on the right a column; those axes are dropped from the result. */
 function withVectors<D extends DType>(a: Tensor, b: Tensor, product: (a: Tensor, b: Tensor) => Tensor<D>): Tensor<D> {
   const left = a.rank === 1 ? reshape(a, [1, a.size]) : a
@@ -197,24 +251,29 @@ function withVectors<D extends DType>(a: Tensor, b: Tensor, product: (a: Tensor,
  * ONNX's MatMulInteger: the exact product of (a - aZeroPoint) and (b - bZeroPoint) over the last two axes; the axes before
  * them broadcast.
  *
+ * A tensor b is packed for the kernel on every call, a QuantizedTensor once: weights should be one. Its zero point counts;
+ * its scale does not, the sums are integers.
+ *
  * @param a int8 or uint8 [..., m, k]
- * @param b int8 or uint8 [..., k, n]
+ * @param b int8 or uint8 [..., k, n]; or a QuantizedTensor of them, [k, n] per tensor or per channel(1)
  * @param aZeroPoint one element or [m]; default 0
- * @param bZeroPoint one element or [n]; default 0
+ * @param bZeroPoint one element or [n]; default 0; none for a QuantizedTensor
  * @returns int32 [..., m, n]
  * @throws ShapeError for k above 65,793, or 33,025 when b is uint8 or has a zero point: int32 could overflow
  */
 export function matmulInteger(
   a: Tensor,
-  b: Tensor,
+  b: Tensor | QuantizedTensor,
   aZeroPoint?: Tensor | null,
   bZeroPoint?: Tensor | null,
 ): Tensor<'int32'> {
   const op = 'matmulInteger'
-  return withVectors(checkOperand(op, 'a', a), checkOperand(op, 'b', b), (x, y) => {
+  const left = checkOperand(op, 'a', a)
+  const { values, zeroPoint, packed } = rightSide(op, b, { bZeroPoint })
+  return withVectors(left, values, (x, y) => {
     const aZero = checkZero(op, 'aZeroPoint', aZeroPoint, x.shape[x.rank - 2] as number)
-    const bZero = checkZero(op, 'bZeroPoint', bZeroPoint, y.shape[y.rank - 1] as number)
-    return batched(op, x, y, { aZero, bZero }, 'int32')
+    const bZero = checkZero(op, 'bZeroPoint', zeroPoint, y.shape[y.rank - 1] as number)
+    return batched(op, x, y, { aZero, bZero, packed }, 'int32')
   })
 }
 
@@ -227,7 +286,9 @@ export function matmulBytes(op: string, a: Tensor, b: Tensor): Tensor<'int32'> {
  * ONNX's QLinearMatMul: clip(rint((a - aZero)(b - bZero) * (aScale * bScale / yScale) + yZero)). The zero point is added
  * before rounding.
  *
- * @param a, b int8 or uint8 [..., m, k], [..., k, n]; their scales and zero points have one element, or [m] and [n]
+ * @param a int8 or uint8 [..., m, k]; its scale and zero point have one element, or [m]
+ * @param b int8 or uint8 [..., k, n]; its scale and zero point have one element, or [n]. Or a QuantizedTensor [k, n] per
+ * tensor or per channel(1), packed once, with null for both
  * @param yZeroPoint one element; its dtype is the result's
  * @returns [..., m, n]
  */
@@ -240,10 +301,32 @@ export function qlinearMatmul<D extends ByteDType>(
   bZeroPoint: Tensor | null,
   yScale: Tensor,
   yZeroPoint: Tensor<D>,
+): Tensor<D>
+export function qlinearMatmul<D extends ByteDType>(
+  a: Tensor,
+  aScale: Tensor,
+  aZeroPoint: Tensor | null,
+  b: QuantizedTensor,
+  bScale: null,
+  bZeroPoint: null,
+  yScale: Tensor,
+  yZeroPoint: Tensor<D>,
+): Tensor<D>
+export function qlinearMatmul<D extends ByteDType>(
+  a: Tensor,
+  aScale: Tensor,
+  aZeroPoint: Tensor | null,
+  b: Tensor | QuantizedTensor,
+  bScale: Tensor | null,
+  bZeroPoint: Tensor | null,
+  yScale: Tensor,
+  yZeroPoint: Tensor<D>,
 ): Tensor<D> {
   const op = 'qlinearMatmul'
   checkDTypeOf(op, 'yZeroPoint', arg(op, 'yZeroPoint', yZeroPoint), ['int8', 'uint8'])
-  return withVectors(checkOperand(op, 'a', a), checkOperand(op, 'b', b), (x, y) => {
+  const left = checkOperand(op, 'a', a)
+  const right = rightSide(op, b, { bScale, bZeroPoint })
+  return withVectors(left, right.values, (x, y) => {
     const m = x.shape[x.rank - 2] as number
     const n = y.shape[y.rank - 1] as number
     const aZero = checkZero(op, 'aZeroPoint', aZeroPoint, m)
@@ -254,17 +337,12 @@ export function qlinearMatmul<D extends ByteDType>(
     const zero = aZero && rows > aZero.rank ? copyTo(expandedTo(aZero, [m]), 'int32') : aZero
     const finish = {
       aScale: scale,
-      bScale: checkScale(op, 'bScale', bScale, n),
+      bScale: checkScale(op, 'bScale', right.scale as Tensor, n),
       outScale: checkScale(op, 'yScale', yScale, 1),
       outZero: checkZero(op, 'yZeroPoint', yZeroPoint, 1),
     }
-    return batched(
-      op,
-      x,
-      y,
-      { aZero: zero, bZero: checkZero(op, 'bZeroPoint', bZeroPoint, n), finish },
-      yZeroPoint.dtype,
-    )
+    const bZero = checkZero(op, 'bZeroPoint', right.zeroPoint, n)
+    return batched(op, x, y, { aZero: zero, bZero, packed: right.packed, finish }, yZeroPoint.dtype)
   })
 }
 

@@ -4,9 +4,9 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { perChannel, perTensor, showGranularity } from '../core/quantization'
 import { showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
-import { addon, targetName } from '../native/load'
-import { type Made, QuantizedTensor } from '../tensor/quantized'
-import { copyTo, keep } from '../tensor/tensor'
+import { addon } from '../native/load'
+import { QuantizedTensor } from '../tensor/quantized'
+import { copyTo } from '../tensor/tensor'
 import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
 import { arg, checkDTypeOf, converted, empty, expandView, needsGrad, type Tensor, taped } from './op'
 import {
@@ -19,6 +19,7 @@ import {
   multiply,
   noKernel,
   packBytes,
+  packedOnce,
   packedZero,
 } from './qmatmul'
 import { bytesOf, dequantize, packInt4 } from './quantize'
@@ -51,22 +52,6 @@ export interface QuantizedLinearOptions<O extends DType = DType> {
   quantizeInput?: InputQuantization
   /** float32 [in]: column p of x is multiplied by it before it is quantized (SmoothQuant's 1 / s). With `quantizeInput`. */
   multiplier?: Tensor | null
-}
-
-type Packed = NonNullable<Made['packed']>
-
-/** Packed once; anew for another row of kernels, or when the other form is asked for. */
-function packedOf(op: string, w: QuantizedTensor, form: Packed['form']): Packed {
-  const target = targetName()
-  const known = w.made.packed
-  if (known && known.target === target && known.form === form) return known
-  known?.packed.dispose()
-  known?.zero?.dispose()
-  const { packed, zero } = form === 'bytes' ? packForBytes(op, w) : packForWeights(op, w)
-  // It outlives the scope that is open now; a zero point may be w's own.
-  const own = zero && (zero === w.zeroPoint ? copyTo(zero, 'int32') : zero)
-  w.made.packed = { target, form, packed: keep(packed), zero: own && keep(own) }
-  return w.made.packed
 }
 
 function packForBytes(op: string, w: QuantizedTensor) {
@@ -154,12 +139,12 @@ export function quantizedLinear<A extends DType, O extends DType = A>(
   const bias32 = bias ? biasRow(bias) : null
   if (quantizeInput === undefined) {
     if (multiplier) throw new ArgumentError(`${op}: multiplier needs quantizeInput`)
-    const { packed } = packedOf(op, w, 'weights')
+    const { packed } = packedOnce(w, 'weights', () => packForWeights(op, w))
     const size = groupsOf(op, w).size
     const signed = w.dtype.startsWith('u') ? 0 : 1
     native.wmatmul(result, flat, packed, bias32, fused, w.bits, size, signed, w.zeroPoint ? 1 : 0)
   } else {
-    const { packed, zero } = packedOf(op, w, 'bytes')
+    const { packed, zero } = packedOnce(w, 'bytes', () => packForBytes(op, w))
     checkInner(op, inputs, zero !== null)
     const bScale = w.scale.rank > 0 && out === 1 ? reshape(w.scale, []) : w.scale
     multiply(result, {

@@ -24,7 +24,13 @@ export interface QuantizedParts {
 
 /** What ops derive from a quantized tensor and keep with it. */
 export interface Made {
-  packed?: { target: string; form: 'bytes' | 'weights'; packed: Tensor<'uint8'>; zero: Tensor<'int32'> | null }
+  packed?: {
+    target: string
+    /** 'columns': a [k, n] matrix for products of bytes; 'bytes': W^T for them; 'weights': W for weight-only ones. */
+    form: 'columns' | 'bytes' | 'weights'
+    packed: Tensor<'uint8'>
+    zero: Tensor<'int32'> | null
+  }
   transposed?: QuantizedTensor
 }
 

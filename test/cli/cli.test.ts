@@ -6,6 +6,7 @@ import { parseDTypes, parseShapes, parseThreads } from '#lib/cli/arguments'
 import { time } from '#lib/cli/bench'
 import { advice } from '#lib/cli/doctor'
 import { info, version } from '#lib/info'
+import { addon } from '#lib/native/load'
 
 const root = path.resolve(__dirname, '..', '..')
 
@@ -63,7 +64,13 @@ t.test('a wrong command line ends in one line and exit code 2', (t) => {
   const wrong: [string[], RegExp][] = [
     [['bench', '--shapes', '8x8'], /8x8/],
     [['bench', '--shapes', '1e3'], /1e3/],
-    [['bench', '--dtype', 'int8'], /int8/],
+    [['bench', '--dtype', 'int2'], /expected float32, float16, bfloat16, int8, int4, got 'int2'/],
+    [
+      ['bench', 'matmul', 'edge', '--dtype', 'int8'],
+      /nothing to measure for matmul, edge, int8 .*: int8 and int4 belong/,
+    ],
+    [['bench', 'int8', '--dtype', 'float32'], /nothing to measure for int8, float32/],
+    [['bench', 'ops', 'int8', '--shapes', '8', '--dtype', 'float16'], /--shapes needs a suite of products/],
     [['bench', '--threads', '0'], /'0'/],
     [['bench', '--budget', 'long'], /long/],
     [['bench', 'nosuch'], /no suite 'nosuch'/],
@@ -116,12 +123,57 @@ t.test('bench --json prints one document, with rates and their ceilings', (t) =>
     t.ok(row.peaks.length > 0)
     for (const peak of row.peaks) t.ok(peak.best > 0 && peak.percentBest > 0)
     t.equal(row.threads, 1)
+    t.equal(row.baseline, null)
   }
   t.same(report.rows[0].shape, [48, 48, 48])
   t.same(report.rows[2].shape, [1, 64, 128])
   const kinds = report.rows.map((row: { peaks: { kind: string }[] }) => row.peaks.map((peak) => peak.kind))
   t.same(kinds[0], ['fma'])
   t.same(kinds[2], ['read', 'fma'])
+  t.end()
+})
+
+t.test('bench of quantized products: rates, ceilings where there are any, float32 as the baseline', (t) => {
+  const shapes = '40x48x64,1x64x256'
+  const { code, out, err } = kerf([
+    'bench',
+    '--shapes',
+    shapes,
+    '--dtype',
+    'int8,int4',
+    '--threads',
+    '1',
+    '--budget',
+    '30',
+    '--json',
+  ])
+  t.equal(code, 0, err)
+  const { rows } = JSON.parse(out)
+  t.same(
+    rows.map((row: { name: string }) => row.name),
+    [
+      'uint8 x int8 40x48x64',
+      'uint8 x int8 40x48x64 to uint8',
+      'uint8 x int8 1x64x256',
+      'uint8 x int8 1x64x256 to uint8',
+      'int4 weights 40x48x64, groups of 128',
+      'int4 weights 1x64x256, groups of 128',
+    ],
+  )
+  const dot = addon.probe('int8dot', 1) > 0 ? ['int8dot'] : []
+  for (const row of rows) {
+    const few = row.dtype === 'int4' && row.shape[0] === 1
+    t.equal(row.suite, 'int8')
+    t.match(row.kernel, row.dtype === 'int4' ? /^wmatmul_\w+@\w+$/ : /^qmatmul_i8_\w+@\w+$/)
+    t.equal(row.rate.unit, few ? 'GB/s' : 'GOP/s')
+    const kinds = row.peaks.map((peak: { kind: string }) => peak.kind)
+    t.same(kinds, few ? ['read', ...dot] : dot, row.name)
+    for (const peak of row.peaks) t.ok(peak.best > 0 && peak.percentBest > 0 && peak.percentMedian > 0)
+    t.equal(row.notes.length, 1 - dot.length, 'a ceiling that is missing is noted')
+    t.equal(row.baseline.name, 'float32')
+    t.ok(Math.abs(row.baseline.ratioBest - row.baseline.best / row.best) < 0.01 * row.baseline.ratioBest)
+    t.ok(row.baseline.bursts === row.bursts && row.baseline.ratioMedian > 0)
+  }
   t.end()
 })
 
@@ -151,7 +203,7 @@ t.test('option values', (t) => {
   ])
   for (const bad of ['', 'x', '0', '-1', '1.5', '1x2', '1x2x3x4', '99999999', '1x2x'])
     t.throws(() => parseShapes(bad), bad)
-  t.same(parseDTypes('float16,float32'), ['float16', 'float32'])
+  t.same(parseDTypes('float16, int4,float32'), ['float16', 'int4', 'float32'])
   t.same(parseThreads('1, 2'), [1, 2])
   t.same([0.5, 12.345, 1234, 2e6].map(time), ['0.500 us', '12.3 us', '1.23 ms', '2.00 s'])
   t.end()
