@@ -176,6 +176,10 @@ export async function smoothQuant(model: AnyModule, options: SmoothModelOptions)
       await atLayer(op, to.join(', '), () => smoothScales(most, stacked, stacked.length / inputs, inputs, options)),
     )
   }
-  noGrad(() => scope(() => checked.forEach(([source, targets], i) => move(source, targets, scales[i] as Float32Array))))
+  noGrad(() =>
+    scope(() => {
+      for (const [i, [source, targets]] of checked.entries()) move(source, targets, scales[i] as Float32Array)
+    }),
+  )
   return pairs
 }

@@ -341,6 +341,8 @@ t.test('what is no model and no configuration', async (t) => {
     /^ERR_ARGUMENT: .*int8Dynamic\(\), .*got "int8"/,
   )
   t.match(await messageOf(() => quantizeModel(model, {} as never)), /^ERR_ARGUMENT: .*got an object/)
+  const copied = JSON.parse(JSON.stringify(int8Static())) as never
+  t.match(await messageOf(() => quantizeModel(model, copied, { calibrationData: batches })), /int8Static\(\) or/)
   const wrong: [() => unknown, RegExp][] = [
     [() => int8Dynamic({ input: 'row' as never }), /int8Dynamic: input must be .* got "row"/],
     [() => int8Dynamic({ granularity: perGroup(8) }), /int8Dynamic: granularity .*perChannel\(0\) or perTensor/],
@@ -350,6 +352,8 @@ t.test('what is no model and no configuration', async (t) => {
     [() => int8Static({ input: 'int4' as never }), /int8Static: input/],
     [() => weightOnly({ bits: 3 as never }), /weightOnly: bits must be 4 or 8, got 3/],
     [() => weightOnly({ method: 'best' as never }), /weightOnly: method/],
+    [() => weightOnly({ symmetric: 'no' as never }), /weightOnly: symmetric must be true or false, got "no"/],
+    [() => weightOnly({ actOrder: 1 as never }), /weightOnly: actOrder must be true or false, got 1/],
     [() => weightOnly({ granularity: quant.perTensor }), /weightOnly: granularity/],
   ]
   for (const [run, message] of wrong) t.throws(run, { code: 'ERR_ARGUMENT', message })
