@@ -1,5 +1,5 @@
 // Trains LeNet-300-100 with quantization in the forward pass for 500 steps without a single dispose() and prints resident
-// memory along the way, in MiB. Usage: node qat-memory-child.js <static|int4> <awaiting|scoped>
+// memory along the way, in MiB. Usage: node memory-qat-child.js <static|int4> <awaiting|scoped>
 import { crossEntropy, manualSeed, nn, optim, quant, randn, scope, type Tensor, tensor } from 'kerf'
 
 const STEPS = 500
