@@ -1,7 +1,7 @@
 /** Runs calibration data through a model and sees the inputs of its layers. */
 import { ArgumentError, KerfError, show } from '../core/errors'
 import { native } from '../native/call'
-import { type AnyModule, Module } from '../nn/module'
+import type { AnyModule, Module } from '../nn/module'
 import { abs, mul } from '../ops/arithmetic'
 import { matmul } from '../ops/matmul'
 import { converted } from '../ops/op'
@@ -36,25 +36,35 @@ export interface Wanted {
   multiplier: Tensor | null
 }
 
-/** Stands before a layer and looks at what goes in. */
-class Watcher extends Module {
+/** Looks at what goes into a layer. */
+class Watcher {
   rows = 0
   channelMax: Float32Array | null = null
   channelSum: Float64Array | null = null
   gram: Tensor | null = null
   readonly pending: Promise<void>[] = []
+  readonly #own: Module['forward'] | null
 
+  /** Begins at once. */
   constructor(
     readonly layer: Module,
     readonly path: string,
     readonly wanted: Wanted,
   ) {
-    super()
+    const forward = layer.forward
+    this.#own = Object.hasOwn(layer, 'forward') ? forward : null
+    // In the layer itself: a model may call it from several places, or look into it.
+    layer.forward = (input) => {
+      const out = forward.call(layer, input)
+      this.#look(input)
+      return out
+    }
   }
 
-  forward(input: Tensor): Tensor {
-    this.#look(input)
-    return this.layer.forward(input)
+  /** The layer is as before. */
+  stop(): void {
+    if (this.#own) this.layer.forward = this.#own
+    else delete (this.layer as Partial<Module>).forward
   }
 
   #look(input: Tensor): void {
@@ -65,25 +75,23 @@ class Watcher extends Module {
     if (rows === 0) return
     const flat = reshape(converted(input, 'float32'), [rows, inputs])
     const x = multiplier ? mul(flat, multiplier) : flat
-    if (observer) this.pending.push(x.data().then((values) => observer.observe(values as Float32Array)))
+    if (observer) this.#read(x, (values) => observer.observe(values))
     if (channels) {
       const size = abs(x)
-      this.pending.push(
-        max(size, 0)
-          .data()
-          .then((values) => this.#addMax(values as Float32Array)),
-      )
-      this.pending.push(
-        sum(size, 0)
-          .data()
-          .then((values) => this.#addSum(values as Float32Array)),
-      )
+      this.#read(max(size, 0), (values) => this.#addMax(values))
+      this.#read(sum(size, 0), (values) => this.#addSum(values))
     }
     if (gram) {
       const g = matmul(transpose(x), x)
       if (this.gram === null) this.gram = keep(g)
       else native.add(this.gram, this.gram, g)
     }
+  }
+
+  #read(x: Tensor, take: (values: Float32Array) => void): void {
+    const taken = x.data().then((values) => take(values as Float32Array))
+    taken.catch(() => {}) // It is awaited when the batch is over: until then a failure is not an unhandled one.
+    this.pending.push(taken)
   }
 
   #addMax(values: Float32Array): void {
@@ -99,7 +107,7 @@ class Watcher extends Module {
   }
 
   async seen(): Promise<Seen> {
-    const gram = this.gram && Float64Array.from((await this.gram.data()) as Float32Array)
+    const gram = this.gram && new Float64Array((await this.gram.data()) as Float32Array)
     this.gram?.dispose()
     return {
       rows: this.rows,
@@ -150,10 +158,8 @@ export async function observe(
   if (!isIterable(data))
     throw new ArgumentError(`${op}: calibrationData must be an iterable of batches, got ${show(data)}`)
   const training = model.modules().map((module) => [module, module.training] as const)
+  const forward = run ?? ((batch: unknown) => (model as unknown as Module).forward(inputOf(op, batch)))
   const watchers = [...wanted].map(([path, how]) => new Watcher(model.getModule(path) as Module, path, how))
-  const whole = watchers.find((watcher) => watcher.path === '')
-  const forward = run ?? ((batch: unknown) => (whole ?? (model as unknown as Module)).forward(inputOf(op, batch)))
-  for (const watcher of watchers) if (watcher.path !== '') model.setModule(watcher.path, watcher)
   model.eval()
   try {
     let batches = 0
@@ -169,10 +175,8 @@ export async function observe(
       )
     }
   } finally {
-    for (const { path, layer } of watchers) if (path !== '') model.setModule(path, layer)
+    for (const watcher of watchers.toReversed()) watcher.stop()
     for (const [module, mode] of training) module.training = mode
-    // A batch that failed leaves its copies behind; their own errors would be reported as unhandled.
-    for (const { pending } of watchers) await Promise.allSettled(pending)
   }
   const found = new Map<string, Seen>()
   for (const watcher of watchers) {

@@ -140,6 +140,8 @@ export function weightOnly(
   if (bits !== 4 && bits !== 8) throw new ArgumentError(`${op}: bits must be 4 or 8, got ${show(bits)}`)
   if (method !== 'nearest' && method !== 'gptq' && method !== 'awq')
     throw new ArgumentError(`${op}: method must be 'nearest', 'gptq' or 'awq', got ${show(method)}`)
+  for (const [name, value] of Object.entries({ symmetric, actOrder }))
+    if (typeof value !== 'boolean') throw new ArgumentError(`${op}: ${name} must be true or false, got ${show(value)}`)
   const granularity = checkGranularity(op, options.granularity ?? perGroup(128), 2)
   if (
     granularity.kind !== 'group' &&
@@ -151,8 +153,10 @@ export function weightOnly(
 
 /** Throws unless it is one of the above. */
 export function checkConfig(op: string, config: unknown): QuantConfig {
-  const kind = typeof config === 'object' && config !== null ? (config as QuantConfig).kind : undefined
-  if (kind === 'int8Dynamic' || kind === 'int8Static' || kind === 'weightOnly') return config as QuantConfig
+  const { kind, observer } = (typeof config === 'object' ? (config ?? {}) : {}) as Partial<Int8Static>
+  // A configuration that went through JSON has lost its observer.
+  const whole = kind !== 'int8Static' || typeof observer === 'function'
+  if (kind && ['int8Dynamic', 'int8Static', 'weightOnly'].includes(kind) && whole) return config as QuantConfig
   throw new ArgumentError(`${op}: config must be int8Dynamic(), int8Static() or weightOnly(), got ${show(config)}`)
 }
 

@@ -10,7 +10,8 @@ import { QuantizedTensor } from '../tensor/quantized'
 import type { Tensor } from '../tensor/tensor'
 
 /** How a QuantizedLinear takes its input: float, bytes by a range found on the way, or bytes by a fixed scale. */
-export type InputMode = 'float' | 'tensor' | 'token' | 'uint8' | 'int8'
+export const inputModes = ['float', 'tensor', 'token', 'uint8', 'int8'] as const
+export type InputMode = (typeof inputModes)[number]
 
 export interface QuantizedLinearParts {
   weight: QuantizedTensor
@@ -21,6 +22,20 @@ export interface QuantizedLinearParts {
   inputZeroPoint?: Tensor<'int32'> | null
   /** [in]: columns of the input are multiplied by it first (SmoothQuant, AWQ). */
   inputMultiplier?: Tensor<'float32'> | null
+}
+
+/** Throws unless the kernels multiply such inputs by such weights. */
+export function checkFormat(op: string, dtype: QuantDType, granularity: Granularity, input: InputMode): void {
+  if (!inputModes.includes(input))
+    throw new ArgumentError(`${op}: input must be ${inputModes.join(' ')}, got ${show(input)}`)
+  const weights = `${dtype} ${showGranularity(granularity)}`
+  if (granularity.kind === 'channel' && granularity.axis !== 0 && granularity.axis !== -2)
+    throw new ArgumentError(`${op}: weights must be quantized along their inputs, they are ${weights}`)
+  if (input !== 'float' && (dtype.endsWith('4') || granularity.kind === 'group')) {
+    throw new ArgumentError(
+      `${op}: input '${input}' needs int8 or uint8 weights per tensor or per channel(0), they are ${weights}`,
+    )
+  }
 }
 
 /**
@@ -48,6 +63,7 @@ export class QuantizedLinear extends Module {
     const { weight, input } = parts
     if (!(weight instanceof QuantizedTensor) || weight.rank !== 2)
       throw new ArgumentError(`QuantizedLinear: weight must be a QuantizedTensor [out, in], got ${show(weight)}`)
+    checkFormat('QuantizedLinear', weight.dtype, weight.granularity, input)
     if ((input === 'uint8' || input === 'int8') && !parts.inputScale)
       throw new ArgumentError(`QuantizedLinear: input '${input}' needs inputScale`)
     ;[this.outFeatures, this.inFeatures] = weight.shape as [number, number]
@@ -69,7 +85,8 @@ export class QuantizedLinear extends Module {
   get quantizedWeight(): QuantizedTensor {
     // Made anew when a buffer was loaded or replaced: what was packed of the old one is out of date.
     const known = this.#quantized
-    if (known && known.values === this.weight && known.scale === this.weightScale) return known
+    if (known?.values === this.weight && known.scale === this.weightScale && known.zeroPoint === this.weightZeroPoint)
+      return known
     this.#quantized = new QuantizedTensor({
       shape: [this.outFeatures, this.inFeatures],
       dtype: this.weightDType,

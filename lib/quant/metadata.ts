@@ -6,7 +6,8 @@ import type { AnyModule } from '../nn/module'
 import { zeros } from '../ops/create'
 import { QuantizedTensor } from '../tensor/quantized'
 import type { Tensor } from '../tensor/tensor'
-import { type InputMode, QuantizedLinear } from './layers'
+import { checkFormat, type InputMode, QuantizedLinear } from './layers'
+import { checkModel, replaceLayer } from './model'
 
 const MODEL_KEY = 'kerf.quantized_layers'
 const TENSORS_KEY = 'kerf.quantized_tensors'
@@ -21,7 +22,6 @@ interface LayerEntry {
 }
 
 const OPTIONAL = ['weightZeroPoint', 'bias', 'inputScale', 'inputZeroPoint', 'inputMultiplier'] as const
-const inputs: readonly InputMode[] = ['float', 'tensor', 'token', 'uint8', 'int8']
 
 /**
  * The quantized layers of a model as metadata for saveSafetensors: with it a float model of the same architecture can
@@ -30,14 +30,14 @@ const inputs: readonly InputMode[] = ['float', 'tensor', 'token', 'uint8', 'int8
  * @example await io.saveSafetensors(file, model.stateDict(), { metadata: quant.metadata(model) })
  */
 export function metadata(model: AnyModule): Record<string, string> {
-  const layers: Record<string, LayerEntry> = {}
-  for (const [path, layer] of model.namedModules()) {
-    if (!(layer instanceof QuantizedLinear)) continue
+  checkModel('metadata', model)
+  const layers = model.namedModules().flatMap(([path, layer]): [string, LayerEntry][] => {
+    if (!(layer instanceof QuantizedLinear)) return []
     const has = OPTIONAL.filter((name) => layer[name] !== null)
     const { outFeatures, inFeatures, weightDType: dtype, granularity, input } = layer
-    layers[path] = { shape: [outFeatures, inFeatures], dtype, granularity, input, has }
-  }
-  return { [MODEL_KEY]: JSON.stringify(layers) }
+    return [[path, { shape: [outFeatures, inFeatures], dtype, granularity, input, has }]]
+  })
+  return { [MODEL_KEY]: JSON.stringify(Object.fromEntries(layers)) }
 }
 
 function parse(op: string, text: string | undefined, key: string): Record<string, unknown> {
@@ -65,14 +65,14 @@ function readEntry(op: string, path: string, value: unknown): LayerEntry {
   const sizes = Array.isArray(shape) && shape.length === 2 && shape.every((n) => Number.isSafeInteger(n) && n >= 1)
   if (!sizes) fail(`shape must be two sizes, got ${show(shape)}`)
   if (!isDType(dtype)) return fail(`dtype must be int8, uint8, int4 or uint4, got ${show(dtype)}`)
-  if (!inputs.includes(input as InputMode)) fail(`input must be ${inputs.join(' ')}, got ${show(input)}`)
   if (!Array.isArray(has) || has.some((name) => !OPTIONAL.includes(name as (typeof OPTIONAL)[number])))
-    fail(`has must be a list of ${OPTIONAL.join(' ')}, got ${show(has)}`)
+    return fail(`has must be a list of ${OPTIONAL.join(' ')}, got ${show(has)}`)
   try {
-    checkGranularity(op, granularity, 2)
+    checkFormat(op, dtype, checkGranularity(op, granularity, 2), input as InputMode)
   } catch (error) {
     fail((error as Error).message)
   }
+  if ((input === 'uint8' || input === 'int8') && !has.includes('inputScale')) fail(`input '${input}' needs inputScale`)
   return { shape, dtype, granularity, input, has } as LayerEntry
 }
 
@@ -106,6 +106,7 @@ function blank(op: string, shape: readonly number[], dtype: QuantDType, granular
  */
 export function applyMetadata<M extends AnyModule>(model: M, metadata: Readonly<Record<string, string>>): M {
   const op = 'applyMetadata'
+  checkModel(op, model)
   if (typeof metadata !== 'object' || metadata === null)
     throw new ArgumentError(`${op}: metadata must be an object of strings, got ${show(metadata)}`)
   const entries = Object.entries(parse(op, metadata[MODEL_KEY], MODEL_KEY)).map(([path, value]) => {
@@ -122,10 +123,10 @@ export function applyMetadata<M extends AnyModule>(model: M, metadata: Readonly<
         layer instanceof Linear ? `Linear(${layer.inFeatures}, ${layer.outFeatures})` : layer.constructor.name
       throw new FormatError(`${op}: layer '${path}' must be Linear(${size}, ${out}), it is ${found}`)
     }
-    return { path, entry, layer }
+    return { entry, layer }
   })
   let result = model
-  for (const { path, entry, layer } of entries) {
+  for (const { entry, layer } of entries) {
     const [out, size] = entry.shape
     const has = (name: (typeof OPTIONAL)[number]) => entry.has.includes(name)
     const made = new QuantizedLinear({
@@ -136,9 +137,7 @@ export function applyMetadata<M extends AnyModule>(model: M, metadata: Readonly<
       inputZeroPoint: has('inputZeroPoint') ? (zeros([], { dtype: 'int32' }) as Tensor<'int32'>) : null,
       inputMultiplier: has('inputMultiplier') ? (zeros([size]) as Tensor<'float32'>) : null,
     })
-    made.training = layer.training
-    if (path === '') result = made as AnyModule as M
-    else model.setModule(path, made)
+    result = replaceLayer(result, layer, made)
   }
   return result
 }
@@ -160,6 +159,9 @@ export function toTensors(quantized: Readonly<Record<string, QuantizedTensor>>):
     if (!(q instanceof QuantizedTensor))
       throw new ArgumentError(`toTensors: '${name}' must be a QuantizedTensor, got ${show(q)}`)
     q.checkLive('toTensors')
+    for (const part of [`${name}.scale`, `${name}.zeroPoint`])
+      if (Object.hasOwn(quantized, part))
+        throw new ArgumentError(`toTensors: '${part}' is the name of a part of '${name}'`)
     tensors.push([name, q.values], [`${name}.scale`, q.scale])
     if (q.zeroPoint) tensors.push([`${name}.zeroPoint`, q.zeroPoint])
     about.push([name, { shape: q.shape, dtype: q.dtype, granularity: q.granularity }])
@@ -180,8 +182,11 @@ export function fromTensors(
   metadata: Readonly<Record<string, string>>,
 ): Record<string, QuantizedTensor> {
   const op = 'fromTensors'
+  for (const [name, value] of Object.entries({ tensors, metadata }))
+    if (typeof value !== 'object' || value === null)
+      throw new ArgumentError(`${op}: ${name} must be an object, got ${show(value)}`)
   const found: [string, QuantizedTensor][] = []
-  for (const [name, value] of Object.entries(parse(op, metadata?.[TENSORS_KEY], TENSORS_KEY))) {
+  for (const [name, value] of Object.entries(parse(op, metadata[TENSORS_KEY], TENSORS_KEY))) {
     const { shape, dtype, granularity } = (value ?? {}) as { shape?: unknown; dtype?: unknown; granularity?: unknown }
     const fail = (why: string): never => {
       throw new FormatError(`${op}: tensor '${name}': ${why}`)

@@ -1,25 +1,27 @@
 /** Quantization-aware training: layers that compute as the quantized ones will, and learn as float ones do. */
-import { type FloatDType, isFloat } from '../core/dtype'
-import { ArgumentError, DTypeError, show } from '../core/errors'
+import type { FloatDType } from '../core/dtype'
+import { ArgumentError, show } from '../core/errors'
 import { integerRange, type QuantDType } from '../core/quantization'
 import { native } from '../native/call'
 import type { Linear } from '../nn/linear'
 import { type AnyModule, Module } from '../nn/module'
 import { Parameter } from '../nn/parameter'
-import { add, clamp, mul, sub } from '../ops/arithmetic'
-import { clone, detach } from '../ops/clone'
+import { add, mul, sub } from '../ops/arithmetic'
+import { detach } from '../ops/clone'
 import { linear } from '../ops/matmul'
 import { converted, taped } from '../ops/op'
 import { dequantize, dequantizeLinear, dynamicQuantizeLinear, fakeQuantize } from '../ops/quantize'
 import { quantizedLinear } from '../ops/quantized-linear'
 import { max, min } from '../ops/reduce'
 import { unsqueeze } from '../ops/shape'
+import { cast, exp, log } from '../ops/unary'
 import { noGrad } from '../tensor/context'
 import { QuantizedTensor } from '../tensor/quantized'
 import { copyTo, empty, type Tensor } from '../tensor/tensor'
 import { checkConfig, type QuantConfig } from './config'
 import { QuantizedLinear } from './layers'
 import { learnedQuantize } from './lsq'
+import { checkModel, replaceLayer } from './model'
 import { quantize, quantizeBy, type Scales, scalesOf } from './quantize'
 import { linearLayers, type Skip } from './quantize-model'
 
@@ -27,7 +29,8 @@ export interface QatOptions {
   skip?: Skip
   /**
    * 'observed' (default): the inputs' range is a moving average over training batches, the weights' their own.
-   * 'learned': scales are parameters with gradients of their own (LSQ), started from what was observed in the first batch.
+   * 'learned': the logarithms of the scales are parameters, with LSQ's gradients, started from the weights and from what was
+   * observed in the first batch.
    */
   ranges?: 'observed' | 'learned'
   /** Of the moving average; default 0.01. */
@@ -49,16 +52,20 @@ export class QatLinear extends Module {
   readonly outFeatures: number
   weight: Parameter
   bias: Parameter | null
-  /** With learned ranges: one scale an output (or a group), and one for the input. */
-  weightScale: Parameter | null = null
-  inputScale: Parameter | null = null
+  /**
+   * With learned ranges: the logarithms of one scale an output (or a group), and of one for the input. An optimizer's step
+   * is about as long for every parameter: what suits weights would take a scale, a hundredth of them, below 0.
+   */
+  weightLogScale: Parameter | null = null
+  inputLogScale: Parameter | null = null
   /** With observed ranges of the input: float32 []. */
   rangeMin!: Tensor<'float32'>
   rangeMax!: Tensor<'float32'>
   inputZeroPoint!: Tensor<'int32'> | null
   readonly #learned: boolean
   readonly #rate: number
-  #started = false
+  /** Whether a training batch has shown a range; undefined: the buffers know. */
+  #started: boolean | undefined = false
 
   constructor(
     layer: Linear,
@@ -70,23 +77,30 @@ export class QatLinear extends Module {
     this.outFeatures = layer.outFeatures
     this.weight = layer.weight
     this.bias = layer.bias
-    this.training = layer.training
     this.#learned = options.ranges === 'learned'
     this.#rate = options.rate
     const fixed = { fixed: true }
     const observed = config.kind === 'int8Static'
-    this.registerBuffer('rangeMin', observed ? scalar(0) : null, fixed)
-    this.registerBuffer('rangeMax', observed ? scalar(0) : null, fixed)
-    this.registerBuffer('inputZeroPoint', null, fixed)
+    const affine = this.#learned && observed && config.input === 'uint8'
+    // NaN: not seen yet. A state that is saved says so too.
+    this.registerBuffer('rangeMin', observed ? scalar('float32', Number.NaN) : null, fixed)
+    this.registerBuffer('rangeMax', observed ? scalar('float32', Number.NaN) : null, fixed)
+    this.registerBuffer('inputZeroPoint', affine ? scalar('int32', 0) : null, fixed)
     if (!this.#learned) return
     // Scales are parameters from the start, so that optimizers find them.
     const { scale } = noGrad(() => this.#weights())
-    this.weightScale = new Parameter(clone(scale))
-    if (observed) this.inputScale = new Parameter(scalar(1))
+    this.weightLogScale = new Parameter(log(scale))
+    if (observed) this.inputLogScale = new Parameter(scalar('float32', 0))
   }
 
   protected override stateLoaded(): void {
-    this.#started = true
+    this.#started = undefined
+  }
+
+  /** Waits in place for the answer once after loading. */
+  #hasRange(): boolean {
+    this.#started ??= !Number.isNaN(this.rangeMin.item())
+    return this.#started
   }
 
   get #weightDType(): QuantDType {
@@ -102,12 +116,13 @@ export class QatLinear extends Module {
     const dtype = this.#weightDType
     const { granularity } = this.config
     const weight = detach(this.weight)
-    if (!this.weightScale) {
-      const convention = this.#symmetric ? undefined : 'affine'
+    if (!this.weightLogScale) {
+      // Learned scales are positive, so that int4's default, whose sign is that of the extreme, is none for them.
+      const convention = !this.#symmetric ? 'affine' : this.#learned ? 'narrow' : undefined
       return quantize(weight, { dtype, granularity, convention })
     }
     const by: Scales = {
-      scale: copyTo(positive(detach(this.weightScale)), 'float32'),
+      scale: copyTo(scaleOf(detach(this.weightLogScale)), 'float32'),
       zeroPoint: null,
       ...integerRange(dtype),
     }
@@ -117,8 +132,8 @@ export class QatLinear extends Module {
   /** Scale and zero point of the input, now. */
   #input(): { scale: Tensor<'float32'>; zeroPoint: Tensor<'int32'> | null; dtype: 'uint8' | 'int8' } {
     const dtype = this.config.kind === 'int8Static' ? this.config.input : 'uint8'
-    if (this.inputScale)
-      return { scale: positive(detach(this.inputScale)) as Tensor<'float32'>, zeroPoint: this.inputZeroPoint, dtype }
+    if (this.inputLogScale)
+      return { scale: scaleOf(detach(this.inputLogScale)) as Tensor<'float32'>, zeroPoint: this.inputZeroPoint, dtype }
     const { scale, zeroPoint } = scalesOf(this.rangeMin, this.rangeMax, dtype, dtype === 'uint8' ? 'affine' : 'narrow')
     return { scale, zeroPoint, dtype }
   }
@@ -126,8 +141,8 @@ export class QatLinear extends Module {
   #observe(x: Tensor): void {
     const low = converted(min(x, null), 'float32')
     const high = converted(max(x, null), 'float32')
-    if (this.#started) {
-      if (this.inputScale) return
+    if (this.#hasRange()) {
+      if (this.inputLogScale) return
       native.copy(this.rangeMin, add(this.rangeMin, mul(sub(low, this.rangeMin), this.#rate)))
       native.copy(this.rangeMax, add(this.rangeMax, mul(sub(high, this.rangeMax), this.#rate)))
       return
@@ -135,25 +150,25 @@ export class QatLinear extends Module {
     this.#started = true
     native.copy(this.rangeMin, low)
     native.copy(this.rangeMax, high)
-    if (!this.inputScale) return
+    if (!this.inputLogScale) return
     const dtype = this.config.kind === 'int8Static' ? this.config.input : 'uint8'
     const { scale, zeroPoint } = scalesOf(low, high, dtype, dtype === 'uint8' ? 'affine' : 'narrow')
-    native.copy(this.inputScale, scale)
-    this.registerBuffer('inputZeroPoint', zeroPoint && copyTo(zeroPoint, 'int32'), { fixed: true })
+    native.copy(this.inputLogScale, log(scale))
+    if (this.inputZeroPoint && zeroPoint) native.copy(this.inputZeroPoint, zeroPoint)
   }
 
   /** @param input float [..., inFeatures] */
   forward(input: Tensor): Tensor {
     const { config } = this
-    if (config.kind === 'int8Static') {
+    if (config.kind === 'int8Static' && input.size > 0) {
       if (this.training) noGrad(() => this.#observe(detach(input)))
-      else if (!this.#started)
+      else if (!this.#hasRange())
         throw new ArgumentError('QatLinear: no training batch has shown a range for the input yet: train first')
     }
     const q = noGrad(() => this.#weights())
     const value = noGrad(() => this.#compute(input, q))
-    const w = this.weightScale
-      ? learnedQuantize(this.weight, positive(this.weightScale), null, {
+    const w = this.weightLogScale
+      ? learnedQuantize(this.weight, scaleOf(this.weightLogScale), null, {
           dtype: this.#weightDType,
           granularity: config.granularity,
         })
@@ -184,7 +199,7 @@ export class QatLinear extends Module {
       )
     }
     const { scale, zeroPoint, dtype } = noGrad(() => this.#input())
-    if (this.inputScale) return learnedQuantize(input, positive(this.inputScale), zeroPoint, { dtype })
+    if (this.inputLogScale) return learnedQuantize(input, scaleOf(this.inputLogScale), zeroPoint, { dtype })
     return fakeQuantize(input as Tensor<FloatDType>, scale, zeroPoint, { dtype })
   }
 
@@ -196,7 +211,7 @@ export class QatLinear extends Module {
       const weight = this.#weights()
       if (config.kind === 'weightOnly') return new QuantizedLinear({ weight, bias, input: 'float' })
       if (config.kind === 'int8Dynamic') return new QuantizedLinear({ weight, bias, input: config.input })
-      if (!this.#started)
+      if (!this.#hasRange())
         throw new ArgumentError('convert: no training batch has shown a range for the input yet: train first')
       const { scale, zeroPoint, dtype } = this.#input()
       return new QuantizedLinear({
@@ -214,14 +229,14 @@ export class QatLinear extends Module {
   }
 }
 
-function scalar(value: number): Tensor<'float32'> {
-  const t = empty('float32', [])
+function scalar<D extends 'float32' | 'int32'>(dtype: D, value: number): Tensor<D> {
+  const t = empty(dtype, [])
   native.fill(t, value)
   return t
 }
 
-/** Scales stay above 0, where their gradient ends. */
-const positive = (scale: Tensor): Tensor => clamp(scale, 1e-9, null)
+/** A learned scale. */
+const scaleOf = (logScale: Tensor): Tensor => exp(cast(logScale, 'float32'))
 
 /** Weights as their integers stand for them; every weight passes its gradient on, since ranges are the weights' own. */
 function straightThroughWeights(weight: Tensor, q: QuantizedTensor): Tensor {
@@ -258,24 +273,16 @@ export function prepareQat<M extends AnyModule>(model: M, config: QuantConfig, o
     throw new ArgumentError(`${op}: learned ranges are symmetric`)
   const layers = linearLayers(op, model, options.skip)
   let result = model
-  for (const [path, layer] of layers) {
-    if (!isFloat(layer.weight.dtype)) throw new DTypeError(`${op}: layer '${path}' is ${layer.weight.dtype}`)
-    const made = new QatLinear(layer, config, { ranges, rate })
-    if (path === '') result = made as AnyModule as M
-    else model.setModule(path, made)
-  }
+  for (const [, layer] of layers) result = replaceLayer(result, layer, new QatLinear(layer, config, { ranges, rate }))
   return result
 }
 
 /** Replaces every QatLinear of a model by the QuantizedLinear that computes the same, in place. */
 export function convert<M extends AnyModule>(model: M): M {
+  checkModel('convert', model)
+  const layers = model.modules().filter((layer) => layer instanceof QatLinear)
+  const made = layers.map((layer) => layer.convert())
   let result = model
-  for (const [path, layer] of model.namedModules()) {
-    if (!(layer instanceof QatLinear)) continue
-    const made = layer.convert()
-    made.training = layer.training
-    if (path === '') result = made as AnyModule as M
-    else model.setModule(path, made)
-  }
+  for (const [i, layer] of layers.entries()) result = replaceLayer(result, layer, made[i] as QuantizedLinear)
   return result
 }

@@ -16,6 +16,7 @@ import type { Range } from './calibration'
 import { checkConfig, needsOf, type QuantConfig, type WeightOnly } from './config'
 import { gptq } from './gptq'
 import { QuantizedLinear } from './layers'
+import { checkModel, replaceLayer } from './model'
 import { type QuantizeOptions, quantize } from './quantize'
 import { smoothScales } from './smooth'
 import type { WeightCodes } from './weights'
@@ -43,21 +44,25 @@ function skips(
   if (!Array.isArray(skip))
     throw new ArgumentError(`${op}: skip must be an array of paths or a function, got ${show(skip)}`)
   const matches = (rule: string | RegExp, path: string) =>
-    typeof rule === 'string' ? path === rule || path.startsWith(`${rule}.`) : rule.test(path)
+    typeof rule === 'string' ? path === rule || path.startsWith(`${rule}.`) : path.search(rule) >= 0
   for (const rule of skip) {
     if (typeof rule !== 'string' && !(rule instanceof RegExp))
       throw new ArgumentError(`${op}: skip must hold paths or regular expressions, got ${show(rule)}`)
     if (!layers.some(([path]) => matches(rule, path)))
       throw new ArgumentError(
-        `${op}: skip: no Linear layer is at ${show(rule)}; there are ${layers.map(([path]) => `'${path}'`).join(', ')}`,
+        `${op}: skip: no Linear layer is at ${show(rule)}; there are ${layers.map(([path]) => `'${path}'`).join(', ') || 'none'}`,
       )
   }
   return (path) => skip.some((rule) => matches(rule, path))
 }
 
-/** The Linear layers of a model that are to be quantized, each once, in order. */
+/** The Linear layers of a model that are to be quantized, each once, in order; not those that compute something else. */
 export function linearLayers(op: string, model: AnyModule, skip?: Skip): [string, Linear][] {
-  const all = model.namedModules().filter((entry): entry is [string, Linear] => entry[1] instanceof Linear)
+  checkModel(op, model)
+  const all = model
+    .namedModules()
+    .filter((entry): entry is [string, Linear] => entry[1] instanceof Linear)
+    .filter(([, layer]) => layer.forward === Linear.prototype.forward)
   const skipped = skips(op, skip, all)
   return all.filter(([path, layer]) => !skipped(path, layer))
 }
@@ -206,23 +211,22 @@ export async function convertLayers<M extends AnyModule>(
   const needs = needsOf(config)
   if ((needs.range || needs.channels || needs.gram) && options.calibrationData === undefined)
     throw new ArgumentError(`${op}: ${config.kind} with these options needs calibrationData`)
-  let result = model
-  const put = async (i: number, found: Awaited<ReturnType<typeof study>>) => {
+  const make = async (i: number, found: Awaited<ReturnType<typeof study>>): Promise<QuantizedLinear> => {
     const [path, layer] = layers[i] as [string, Linear]
     options.progress?.(i, layers.length, path)
     const { seen, s } = found.get(path) as { seen?: Seen; s: Float32Array | null }
-    const made = await atLayer(op, path, () => quantizeLayer(config, layer, seen, s))
-    made.training = layer.training
-    if (path === '') result = made as AnyModule as M
-    else model.setModule(path, made)
+    return atLayer(op, path, () => quantizeLayer(config, layer, seen, s))
   }
+  let result = model
   if (config.kind === 'weightOnly' && config.method === 'gptq') {
-    for (let i = 0; i < layers.length; i++)
-      await put(i, await study(op, model, layers.slice(i, i + 1), config, options))
-  } else {
-    const found = await study(op, model, layers, config, options)
-    for (let i = 0; i < layers.length; i++) await put(i, found)
+    for (const [i, entry] of layers.entries())
+      result = replaceLayer(result, entry[1], await make(i, await study(op, model, [entry], config, options)))
+    return result
   }
+  const found = await study(op, model, layers, config, options)
+  const made: QuantizedLinear[] = []
+  for (let i = 0; i < layers.length; i++) made.push(await make(i, found))
+  for (const [i, layer] of made.entries()) result = replaceLayer(result, (layers[i] as [string, Linear])[1], layer)
   return result
 }
 

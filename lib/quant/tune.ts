@@ -4,6 +4,7 @@ import { checkInteger } from '../core/shape'
 import type { Linear } from '../nn/linear'
 import type { AnyModule } from '../nn/module'
 import { checkConfig, int8Dynamic, int8Static, type QuantConfig } from './config'
+import { replaceLayer } from './model'
 import { convertLayers, linearLayers, type QuantizeModelOptions } from './quantize-model'
 
 export interface TuneOptions extends QuantizeModelOptions {
@@ -54,7 +55,8 @@ const percent = (x: number) => `${(100 * x).toFixed(2)} %`
  * @param model changed in place; not itself a Linear
  * @param evaluate the model's score on validation data (never the test set), higher is better
  * @returns what was kept in float, and why
- * @throws ArgumentError when a score is not a finite number; the model is float again then
+ * @throws ArgumentError when a score is not a finite number or quantizeModel's; the model is float again then, and also when
+ * `evaluate` throws
  */
 export async function tune(
   model: AnyModule,
@@ -85,11 +87,10 @@ export async function tune(
     const lost = lowerIsBetter ? value - baseline : baseline - value
     return baseline === 0 ? lost : lost / Math.abs(baseline)
   }
-  await convertLayers(op, model, layers, config, options)
-  const candidates: Candidate[] = layers.map(([path, float]) => {
-    return { path, float, quantized: model.getModule(path), kept: true, why: 'within the tolerable loss' }
-  })
-  const put = (c: Candidate, quantized: boolean) => model.setModule(c.path, quantized ? c.quantized : c.float)
+  const put = (path: string, layer: AnyModule) => {
+    const now = model.getModule(path)
+    if (now !== layer) replaceLayer(model, now, layer)
+  }
 
   let trials = 0
   const trial = async () => {
@@ -97,19 +98,23 @@ export async function tune(
     return score()
   }
   try {
+    await convertLayers(op, model, layers, config, options)
+    const candidates: Candidate[] = layers.map(([path, float]) => {
+      return { path, float, quantized: model.getModule(path), kept: true, why: 'within the tolerable loss' }
+    })
     let value = await trial()
     if (lossOf(value) > tolerableLoss) {
       const all = value
       const blamed: { candidate: Candidate; value: number }[] = []
       for (const candidate of candidates) {
         if (trials >= maxTrials) break
-        put(candidate, false)
+        put(candidate.path, candidate.float)
         blamed.push({ candidate, value: await trial() })
-        put(candidate, true)
+        put(candidate.path, candidate.quantized)
       }
       blamed.sort((a, b) => lossOf(a.value) - lossOf(b.value))
       for (const { candidate, value: alone } of blamed) {
-        put(candidate, false)
+        put(candidate.path, candidate.float)
         candidate.kept = false
         candidate.why = `kept in float: alone it takes the loss from ${percent(lossOf(all))} to ${percent(lossOf(alone))}`
         // The first one alone has been measured already.
@@ -120,7 +125,7 @@ export async function tune(
       if (lossOf(value) > tolerableLoss) {
         for (const candidate of candidates) {
           if (!candidate.kept) continue
-          put(candidate, false)
+          put(candidate.path, candidate.float)
           candidate.kept = false
           candidate.why = `kept in float: no tolerable model within ${maxTrials} trials`
         }
@@ -136,7 +141,7 @@ export async function tune(
       layers: candidates.map(({ path, kept, why }) => ({ path, quantized: kept, why })),
     }
   } catch (error) {
-    for (const candidate of candidates) put(candidate, false)
+    for (const [path, float] of layers) put(path, float)
     throw error
   }
 }
