@@ -3,7 +3,9 @@ import { isFloat } from './core/dtype'
 import { ArgumentError, show } from './core/errors'
 import { type AnyModule, Module } from './nn/module'
 import { eq } from './ops/arithmetic'
+import { dequantize } from './ops/quantize'
 import { sum } from './ops/reduce'
+import { QuantizedLinear } from './quant/layers'
 import { noGrad, scope } from './tensor/context'
 import type { Tensor } from './tensor/tensor'
 
@@ -16,7 +18,7 @@ export interface LayerSummary {
   /** Of its own parameters and buffers, in order, each once. */
   dtypes: string[]
   parameters: number
-  /** Of parameters and buffers. */
+  /** Of parameters and buffers, as stored. */
   bytes: number
   /** Part of its parameters that is 0. */
   sparsity: number
@@ -25,7 +27,7 @@ export interface LayerSummary {
 export interface ModelSummary {
   /** Modules with parameters or buffers of their own, or with nothing below them. */
   layers: LayerSummary[]
-  /** Over all layers; tied parameters count once. */
+  /** Over all layers; tied parameters count once. The weights of a quantized layer count, though none can be trained. */
   parameters: number
   trainable: number
   bytes: number
@@ -49,8 +51,7 @@ export function summary(model: AnyModule, options: { print?: boolean } = {}): Mo
     const buffers = module.namedBuffers().flatMap(([name, b]) => (own(name) && !seen.has(b) ? [b] : []))
     for (const tensor of [...parameters, ...buffers]) seen.add(tensor)
     if (parameters.length + buffers.length === 0 && module.namedChildren().length > 0) continue
-    const count = add(parameters, (p) => p.size)
-    const zeros = add(parameters, zerosOf)
+    const { count, zeros } = module instanceof QuantizedLinear ? quantizedWeights(module) : weights(parameters)
     const bytes = add([...parameters, ...buffers], (t) => t.bytes)
     layers.push({
       path,
@@ -80,6 +81,18 @@ export function summary(model: AnyModule, options: { print?: boolean } = {}): Mo
 
 function add(tensors: readonly Tensor[], value: (tensor: Tensor) => number): number {
   return tensors.reduce((total, tensor) => total + value(tensor), 0)
+}
+
+function weights(parameters: readonly Tensor[]): { count: number; zeros: number } {
+  return { count: add(parameters, (p) => p.size), zeros: add(parameters, zerosOf) }
+}
+
+/** Its weights are buffers of packed integers: as many as the float layer had, 0 where they stand for 0. */
+function quantizedWeights(layer: QuantizedLinear): { count: number; zeros: number } {
+  return scope(() => {
+    const dequantized = noGrad(() => dequantize(layer.quantizedWeight))
+    return weights(layer.bias ? [dequantized, layer.bias] : [dequantized])
+  })
 }
 
 function zerosOf(tensor: Tensor): number {

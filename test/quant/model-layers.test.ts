@@ -175,6 +175,7 @@ t.test('dispose, training mode, no bias, and what is shown', async (t) => {
   )
   const { layers } = summary(model, { print: false })
   t.equal(layers[0]?.bytes, 21 * 13 + 4 * 13 + 4 + 4)
+  t.equal(layers[0]?.parameters, 21 * 13, 'the weights, not what describes them')
   const weight = layer.quantizedWeight
   t.ok(weight instanceof QuantizedTensor)
   t.equal(layer.quantizedWeight, weight, 'packed once')
