@@ -5,6 +5,7 @@ import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { addon, targetName } from '../native/load'
 import { QuantizedTensor } from '../tensor/quantized'
+import { keep } from '../tensor/tensor'
 import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
 import { arg, converted, empty, expandView, needsGrad, Tensor, taped } from './op'
 import { isByte, matmulBytes } from './qmatmul'
@@ -25,7 +26,7 @@ export interface MatmulOptions<O extends DType = DType> {
 /**
  * A weight matrix reordered once for this machine's matmul kernel. `linear(x, p)` reads it as [out, in] weights,
  * `matmul(a, p)` as a [k, n] matrix; each is packed at its first use. The source tensor must not be changed or
- * disposed before that.
+ * disposed before that. No scope() disposes it, dispose() does.
  */
 export class PackedMatrix<D extends DType = DType> {
   readonly shape: Shape
@@ -38,7 +39,7 @@ export class PackedMatrix<D extends DType = DType> {
   constructor(source: Tensor<D>) {
     this.shape = source.shape
     this.dtype = source.dtype
-    this.#source = source.view('pack', source.shape, source.strides, source.offset)
+    this.#source = keep(source.view('pack', source.shape, source.strides, source.offset))
   }
 
   /** @internal The bytes for the kernel: of the matrix itself or of its transpose. */
@@ -56,7 +57,7 @@ export class PackedMatrix<D extends DType = DType> {
     if (made) return made
     const b = transposed ? transpose(this.#source) : this.#source
     const size = addon.packedBytes(dtypeCode[this.dtype], b.shape[0] as number, b.shape[1] as number)
-    const packed = empty('uint8', [size])
+    const packed = keep(empty('uint8', [size]))
     native.pack(packed, b)
     this.#packed[slot] = packed
     return packed

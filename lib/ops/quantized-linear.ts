@@ -6,9 +6,9 @@ import { showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { addon, targetName } from '../native/load'
 import { QuantizedTensor } from '../tensor/quantized'
-import { copyTo } from '../tensor/tensor'
+import { copyTo, keep } from '../tensor/tensor'
 import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
-import { arg, checkDTypeOf, converted, empty, expandView, needsGrad, type Tensor, taped } from './op'
+import { arg, checkDTypeOf, converted, empty, expandView, needsGrad, type Tensor, taped, transposedView } from './op'
 import {
   type ByteDType,
   type BytesProduct,
@@ -23,7 +23,7 @@ import {
 } from './qmatmul'
 import { bytesOf, dequantize, packInt4 } from './quantize'
 import { sum } from './reduce'
-import { reshape, transpose } from './shape'
+import { reshape } from './shape'
 import { gelu, silu } from './unary'
 
 /** How the input of an int8 layer becomes bytes. */
@@ -68,11 +68,15 @@ function packedOf(op: string, w: QuantizedTensor, form: Packed['form']): Packed 
   const target = targetName()
   const known = packs.get(w)
   if (known && known.target === target && known.form === form) return known
-  known?.packed.dispose()
-  const made = form === 'bytes' ? packForBytes(op, w) : packForWeights(op, w)
-  const kept: Packed = { target, form, ...made }
-  packs.set(w, kept)
-  return kept
+  const { packed, zero } = form === 'bytes' ? packForBytes(op, w) : packForWeights(op, w)
+  if (known) {
+    known.packed.dispose()
+    w.owned.delete(known.packed)
+  }
+  const made: Packed = { target, form, packed: keep(packed), zero: zero && keep(zero) }
+  packs.set(w, made)
+  w.owned.add(made.packed)
+  return made
 }
 
 function packForBytes(op: string, w: QuantizedTensor) {
@@ -82,7 +86,7 @@ function packForBytes(op: string, w: QuantizedTensor) {
       `${op}: quantizeInput needs int8 or uint8 weights per tensor or per channel(0), they are ${w.dtype} ${showGranularity(w.granularity)}`,
     )
   }
-  return { packed: packBytes(op, transpose(w.values)), zero: packedZero(w.values.dtype, w.zeroPoint) }
+  return { packed: packBytes(op, transposedView(w.values)), zero: packedZero(w.values.dtype, w.zeroPoint) }
 }
 
 const isChannel0 = (w: QuantizedTensor) =>
@@ -258,9 +262,11 @@ function transposedOf(op: string, b: QuantizedTensor): QuantizedTensor {
       `${op}: a quantized b must be quantized per tensor or per channel(1), not ${showGranularity(g)}; linear() takes weights [out, in] in groups`,
     )
   const bytes = bytesOf(b)
-  const turned = copyTo(transpose(bytes as Tensor), bytes.dtype) as Tensor<'int8'>
+  const shape = [b.shape[1] as number, b.shape[0] as number]
+  const turned = empty(bytes.dtype as 'int8', shape)
+  native.copy(turned, transposedView(bytes))
   const made = new QuantizedTensor({
-    shape: [b.shape[1] as number, b.shape[0] as number],
+    shape,
     dtype: b.dtype,
     granularity: columns ? perChannel(0) : perTensor,
     values: b.bits === 4 ? packInt4(turned) : turned,
@@ -268,5 +274,6 @@ function transposedOf(op: string, b: QuantizedTensor): QuantizedTensor {
     zeroPoint: b.zeroPoint && copyTo(b.zeroPoint, 'int32'),
   })
   transposes.set(b, made)
+  b.owned.add(made)
   return made
 }
