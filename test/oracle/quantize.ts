@@ -1,7 +1,7 @@
 // Affine quantization from its definitions, an element at a time. A float32 operation is one Math.fround: the double
 // quotient, product or sum of two float32 numbers rounds to the same float32 as the exact one (53 >= 2 * 24 + 2 bits).
 import type { Granularity } from '#lib/core/quantization'
-import { at, map, type Nd, nd } from './array'
+import { at, type Nd, nd } from './array'
 import { halfToEven } from './float'
 
 export const f = Math.fround
@@ -102,4 +102,8 @@ export function transposed(a: Nd): Nd {
   return nd([n, m], ([i, j]) => a.data[(j as number) * n + (i as number)] as number)
 }
 
-export const rounded = (a: Nd, to: (x: number) => number): Nd => map(a, to)
+/** clip(rint(sum * factor + zero)), a float32 operation at a time; NaN is `low`. */
+export function requantized(sum: number, factor: number, zero: number, low: number, high: number): number {
+  const x = f(f(f(sum) * factor) + zero)
+  return halfToEven(Math.min(high, Number.isNaN(x) || x < low ? low : x))
+}
