@@ -69,7 +69,7 @@ interface Shape {
   n: number
   k: number
 }
-/** A product whose results are spread over the range of the result's dtype and somewhat beyond. */
+/** A product whose results are about 60 steps from the zero point: most of them are not clipped. */
 function makeCase(
   { m, n, k }: Shape,
   [da, db]: [Byte, Byte],
@@ -81,11 +81,11 @@ function makeCase(
   const b = operand(db, random(db, [k, n], 4))
   const [za, zb] = [zeroPoint(rows[1], da, m, 5), zeroPoint(columns[1], db, n, 6)]
   const [sa, sb] = [scaleOf(rows[0], m, 7, [0.01, 0.03]), scaleOf(columns[0], n, 8, [-0.02, 0.02])]
-  // Codes spread by 74 (256 / sqrt(12)): this makes the results' 60.
-  const sy = f((0.02 * 0.012 * 74 * 74 * Math.sqrt(k + 1)) / 60)
   const { qmin, qmax } = integerRange(to)
   const zy = to === 'int8' ? -7 : 119
   const sums = integerProduct(a.values, b.values, za.at, zb.at)
+  const typical = Math.sqrt(sums.data.reduce((total, x) => total + x * x, 0) / sums.data.length)
+  const sy = f((0.02 * 0.012 * Math.max(typical, 1)) / 60)
   const factor = (i: number, j: number) => f(f(sa.at(i) * sb.at(j)) / sy)
   return {
     label: `${da} ${db} to ${to}, scale and zero point of rows ${rows}, of columns ${columns}, m=${m} n=${n} k=${k}`,
