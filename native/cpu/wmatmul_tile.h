@@ -36,10 +36,9 @@ struct Chunks {
     groups = ceil_div(k, group);
     chunks_in_group = ceil_div(group, kChunk);
     chunk = ceil_div(ceil_div(group, chunks_in_group), 8) * 8;
-    total = quads = 0;
-    for (int64_t g = 0; g < groups; g++)
-      for (int64_t c = 0; c < chunks_in_group; c++)
-        if (size(g, c) > 0) total++, quads += padded(size(g, c)) / 4;
+    const int64_t whole = k / group, rest = k % group;
+    total = whole * ceil_div(group, chunk) + ceil_div(rest, chunk);
+    quads = (whole * padded(group) + padded(rest)) / 4;  // all chunks but the last of a group are eights already
   }
 
   int64_t begin(int64_t g, int64_t c) const { return g * group + c * chunk; }

@@ -30,7 +30,7 @@ Status no_int8() { return Status::error(Code::unsupported, "no int8 kernel on %s
 Status qpack(Stream& stream, View packed, View b) {
   const QMatmulCell& cell = kernels().qmatmul;
   if (!cell.run) return no_int8();
-  REQUIRE(b.rank == 2 && (b.dtype == DType::int8_ || b.dtype == DType::uint8_));
+  REQUIRE(b.rank == 2 && (b.dtype == DType::int8_ || b.dtype == DType::uint8_) && countable(b.shape[0], b.shape[1]));
   const int64_t bytes = cell.packed_bytes(b.shape[0], b.shape[1]);
   REQUIRE(packed.dtype == DType::uint8_ && contiguous(packed) && count(packed) == bytes);
   if (bytes == 0) return Status{};
@@ -51,6 +51,7 @@ Status qmatmul(Stream& stream, View out, View a, i64 quantize, OptView a_scale, 
   p.m = out.shape[0];
   p.n = out.shape[1];
   p.k = a.shape[1];
+  REQUIRE(countable(p.k, p.n) && countable(p.m, p.k));
   p.quantize = static_cast<Quantize>(quantize);
   p.a = a.data;
   p.a_type = a.dtype;

@@ -18,6 +18,7 @@ Status wpack(Stream& stream, View packed, View codes, View scale, OptView zero, 
   REQUIRE(codes.rank == 2 && contiguous(codes) && valid(bits, group, k));
   REQUIRE(codes.dtype == DType::uint8_ || (bits == 8 && codes.dtype == DType::int8_));
   REQUIRE(codes.shape[1] == (bits == 8 ? k : (k + 1) / 2));
+  REQUIRE(countable(k, codes.shape[0]));
   const int64_t n = codes.shape[0], groups = (k + group - 1) / group;
   REQUIRE(scale.dtype == DType::float32_ && scale.rank == 2 && contiguous(scale) && scale.shape[0] == n && scale.shape[1] == groups);
   REQUIRE(!present(zero) || (zero.dtype == DType::int32_ && contiguous(zero) && same_shape(zero, scale)));
@@ -42,7 +43,7 @@ Status wmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64 
   p.m = out.shape[0];
   p.n = out.shape[1];
   p.k = a.shape[1];
-  REQUIRE(valid(bits, group, p.k));
+  REQUIRE(valid(bits, group, p.k) && countable(p.k, p.n) && countable(p.m, p.k));
   p.a = a.data;
   p.a_type = a.dtype;
   p.a_row = a.stride[0];
