@@ -353,5 +353,13 @@ forgedTensors()
 nearlyRight()
 overflowing()
 const q = quant.quantize(tensor([[1, -1]]))
-if (String(kerf.matmul(tensor([[3]]), q).round().dataSync()) !== '3,-3') console.log('kerf does not compute any more')
+if (
+  String(
+    kerf
+      .matmul(tensor([[3]]), q)
+      .round()
+      .dataSync(),
+  ) !== '3,-3'
+)
+  console.log('kerf does not compute any more')
 console.log(`survived ${callsMade()}`)
