@@ -1,6 +1,6 @@
 /** onnxruntime-node as a contender. Only its run() is timed: inputs, and where asked for the output, exist before. */
 import type { Contender } from './measure'
-import type { OnnxFloat } from './onnx'
+import type { OnnxType } from './onnx'
 
 interface OrtTensor {
   readonly data: ArrayLike<number>
@@ -10,14 +10,14 @@ interface OrtSession {
   release(): Promise<void>
 }
 interface Ort {
-  Tensor: new (type: string, data: Float32Array | Uint16Array, dims: number[]) => OrtTensor
+  Tensor: new (type: string, data: Operand['data'], dims: readonly number[]) => OrtTensor
   InferenceSession: { create(model: Uint8Array, options: object): Promise<OrtSession> }
 }
 
 export interface Operand {
-  type: OnnxFloat
-  data: Float32Array | Uint16Array
-  shape: number[]
+  type: OnnxType
+  data: Float32Array | Uint16Array | Uint8Array | Int8Array | Int32Array
+  shape: readonly number[]
 }
 
 export const PEER = 'onnxruntime-node'
@@ -76,4 +76,17 @@ export async function peerRun(
     result: async () => (await session.run(feeds)).Y?.data as ArrayLike<number>,
     release: () => session.release(),
   }
+}
+
+/** The outputs of one run, by name. */
+export async function peerResults(
+  model: Uint8Array,
+  inputs: Record<string, Operand>,
+): Promise<Record<string, ArrayLike<number>>> {
+  const { Tensor, InferenceSession } = ort()
+  const session = await InferenceSession.create(model, { intraOpNumThreads: 1, logSeverityLevel: 3 })
+  const feeds = Object.entries(inputs).map(([name, x]) => [name, new Tensor(x.type, x.data, x.shape)])
+  const results = await session.run(Object.fromEntries(feeds))
+  await session.release()
+  return Object.fromEntries(Object.entries(results).map(([name, result]) => [name, result.data]))
 }
