@@ -25,7 +25,7 @@ export interface QuantizedParts {
   values: Tensor<'int8'> | Tensor<'uint8'>
   /** float32, of the shape that the granularity says. */
   scale: Tensor<'float32'>
-  /** int32, of the scale's shape; null: all 0. */
+  /** int32, of the scale's shape, integers of `dtype`; null: all 0. */
   zeroPoint?: Tensor<'int32'> | null
 }
 

@@ -1,7 +1,7 @@
 // Weight-only matmul: float activations times 4- or 8-bit weights, for few rows a matter of the weights' bytes.
 //
-// Activations become 16-bit integers by a scale of their own for each chunk of k (error at most 2^-16 of the chunk's
-// largest: between bfloat16's 2^-9 and float32's 2^-24), so that the products are exact integers:
+// Activations become 16-bit integers by a scale of their own for each chunk of k, so that the products are exact integers.
+// The error is at most 0.504 / 32639 of the chunk's largest, about 2^-16 (docs/numerics.md):
 //
 //   y = sum over chunks  sx[chunk] s[group] (sum x u - z[group] sum x)        u = code as unsigned or signed byte
 //
