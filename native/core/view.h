@@ -64,6 +64,11 @@ KERF_INLINE bool contiguous(const View& v) {
   return true;
 }
 
+// Room for what pack() writes, in units of up to 4 bytes; tensors begin at multiples of 64.
+KERF_INLINE bool holds_packed(const View& v, int64_t bytes) {
+  return v.dtype == DType::uint8_ && contiguous(v) && count(v) == bytes && reinterpret_cast<uintptr_t>(v.data) % 64 == 0;
+}
+
 KERF_INLINE bool same_shape(const View& a, const View& b) {
   if (a.rank != b.rank) return false;
   for (int i = 0; i < a.rank; i++)

@@ -24,7 +24,7 @@ Status wpack(Stream& stream, View packed, View codes, View scale, OptView zero, 
   REQUIRE(!present(zero) || (zero.dtype == DType::int32_ && contiguous(zero) && same_shape(zero, scale)));
   const WeightFormat format{bits, group, is_signed != 0, present(zero)};
   const int64_t bytes = cell.packed_bytes(k, n, format);
-  REQUIRE(packed.dtype == DType::uint8_ && contiguous(packed) && count(packed) == bytes);
+  REQUIRE(holds_packed(packed, bytes));
   if (bytes == 0) return Status{};
   const auto* zeros = present(zero) ? static_cast<const int32_t*>(zero.data) : nullptr;
   return stream.run(static_cast<double>(n * k), [cell, format, k, n, zeros, to = packed.data, from = codes.data, by = scale.data] {
@@ -49,7 +49,7 @@ Status wmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64 
   p.a_row = a.stride[0];
   p.a_col = a.stride[1];
   p.format = {bits, group, is_signed != 0, zeros != 0};
-  REQUIRE(packed.dtype == DType::uint8_ && contiguous(packed) && count(packed) == cell.packed_bytes(p.k, p.n, p.format));
+  REQUIRE(holds_packed(packed, cell.packed_bytes(p.k, p.n, p.format)));
   p.packed = packed.data;
   REQUIRE(p.n <= 1 || out.stride[1] == 1);
   p.c = out.data;
