@@ -1,4 +1,4 @@
-/** Writes the few ONNX models that the peer runs: a protobuf writer of exactly the fields they need (onnx.proto3). */
+/** Writes the few ONNX models that the peer runs, in benches and tests: exactly the fields they need (onnx.proto3). */
 
 type Field = Uint8Array
 
@@ -32,22 +32,21 @@ export interface Constant {
 interface Node {
   op: string
   inputs: string[]
-  output: string
+  outputs: string[]
   /** Of com.microsoft rather than of ONNX. */
   contrib?: boolean
   attributes?: Record<string, number>
 }
 
-interface Value {
+export interface Value {
   type: OnnxType
-  shape: number[]
+  shape: readonly number[]
 }
 
 interface Graph {
   nodes: Node[]
   inputs: Record<string, Value>
-  /** The one output. */
-  y: Value
+  outputs: Record<string, Value>
   constants?: Record<string, Constant>
 }
 
@@ -67,17 +66,17 @@ const initializer = (name: string, { type, shape, data }: Constant): Field => {
 
 const INT = 2 // AttributeProto.AttributeType
 
-const node = ({ op, inputs, output, contrib, attributes = {} }: Node): Field =>
+const node = ({ op, inputs, outputs, contrib, attributes = {} }: Node): Field =>
   message(
     1,
     ...inputs.map((name) => text(1, name)),
-    text(2, output),
+    ...outputs.map((name) => text(2, name)),
     text(4, op),
     ...Object.entries(attributes).map(([name, value]) => message(5, text(1, name), number(3, value), number(20, INT))),
     ...(contrib ? [text(7, CONTRIB)] : []),
   )
 
-function model({ nodes, inputs, y, constants = {} }: Graph): Uint8Array {
+function model({ nodes, inputs, outputs, constants = {} }: Graph): Uint8Array {
   const opset = (domain: string, version: number) => message(8, text(1, domain), number(2, version))
   return Buffer.concat([
     number(1, 8),
@@ -87,7 +86,7 @@ function model({ nodes, inputs, y, constants = {} }: Graph): Uint8Array {
       text(2, 'bench'),
       ...Object.entries(constants).map(([name, constant]) => initializer(name, constant)),
       ...Object.entries(inputs).map(([name, value]) => valueInfo(11, name, value)),
-      valueInfo(12, 'Y', y),
+      ...Object.entries(outputs).map(([name, value]) => valueInfo(12, name, value)),
     ),
     opset('', 17),
     ...(nodes.some((n) => n.contrib) ? [opset(CONTRIB, 1)] : []),
@@ -103,9 +102,9 @@ export interface Size {
 
 export function matmulModel(type: OnnxType, { m, n, k }: Size, weights: Constant['data']): Uint8Array {
   return model({
-    nodes: [{ op: 'MatMul', inputs: ['X', 'W'], output: 'Y' }],
+    nodes: [{ op: 'MatMul', inputs: ['X', 'W'], outputs: ['Y'] }],
     inputs: { X: { type, shape: [m, k] } },
-    y: { type, shape: [m, n] },
+    outputs: { Y: { type, shape: [m, n] } },
     constants: { W: { type, shape: [k, n], data: weights } },
   })
 }
@@ -114,18 +113,18 @@ export function matmulModel(type: OnnxType, { m, n, k }: Size, weights: Constant
 export function binaryModel(op: 'MatMul' | 'Add', a: number[], b: number[], out: number[]): Uint8Array {
   const type = 'float32'
   return model({
-    nodes: [{ op, inputs: ['X', 'W'], output: 'Y' }],
+    nodes: [{ op, inputs: ['X', 'W'], outputs: ['Y'] }],
     inputs: { X: { type, shape: a }, W: { type, shape: b } },
-    y: { type, shape: out },
+    outputs: { Y: { type, shape: out } },
   })
 }
 
 /** uint8 by constant int8 [k, n]: the int32 sums. */
 export function matmulIntegerModel({ m, n, k }: Size, weights: Int8Array): Uint8Array {
   return model({
-    nodes: [{ op: 'MatMulInteger', inputs: ['X', 'W'], output: 'Y' }],
+    nodes: [{ op: 'MatMulInteger', inputs: ['X', 'W'], outputs: ['Y'] }],
     inputs: { X: { type: 'uint8', shape: [m, k] } },
-    y: { type: 'int32', shape: [m, n] },
+    outputs: { Y: { type: 'int32', shape: [m, n] } },
     constants: { W: { type: 'int8', shape: [k, n], data: weights } },
   })
 }
@@ -143,11 +142,11 @@ export function qlinearMatmulModel(
       {
         op: 'QLinearMatMul',
         inputs: ['X', 'aScale', 'aZero', 'W', 'bScale', 'bZero', 'yScale', 'yZero'],
-        output: 'Y',
+        outputs: ['Y'],
       },
     ],
     inputs: { X: { type: 'uint8', shape: [m, k] } },
-    y: { type: 'uint8', shape: [m, n] },
+    outputs: { Y: { type: 'uint8', shape: [m, n] } },
     constants: {
       W: { type: 'int8', shape: [k, n], data: weights },
       aScale: scalar('float32', Float32Array.of(by.aScale)),
@@ -172,11 +171,11 @@ export function dynamicLinearModel(
 ): Uint8Array {
   return model({
     nodes: [
-      { op: 'DynamicQuantizeMatMul', inputs: ['X', 'W', 'scale', '', 'bias'], output: 'Z', contrib: true },
-      { op: 'Relu', inputs: ['Z'], output: 'Y' },
+      { op: 'DynamicQuantizeMatMul', inputs: ['X', 'W', 'scale', '', 'bias'], outputs: ['Z'], contrib: true },
+      { op: 'Relu', inputs: ['Z'], outputs: ['Y'] },
     ],
     inputs: { X: { type: 'float32', shape: [m, k] } },
-    y: { type: 'float32', shape: [m, n] },
+    outputs: { Y: { type: 'float32', shape: [m, n] } },
     constants: {
       W: { type: 'int8', shape: [k, n], data: weights },
       scale: { type: 'float32', shape: [n], data: scale },
@@ -207,13 +206,13 @@ export function matmulNBitsModel(
       {
         op: 'MatMulNBits',
         inputs: ['X', 'W', 'scales'],
-        output: 'Y',
+        outputs: ['Y'],
         contrib: true,
         attributes: { K: k, N: n, bits, block_size: block, accuracy_level: accuracy },
       },
     ],
     inputs: { X: { type: 'float32', shape: [m, k] } },
-    y: { type: 'float32', shape: [m, n] },
+    outputs: { Y: { type: 'float32', shape: [m, n] } },
     constants: {
       W: { type: 'uint8', shape: [n, blocks, size], data: blobs(codes, n, k, blocks * block, bits) },
       scales: { type: 'float32', shape: [n * blocks], data: scales },
@@ -234,4 +233,18 @@ function blobs(codes: Int8Array, n: number, k: number, padded: number, bits: 4 |
     }
   }
   return out
+}
+
+/** One node, all of whose inputs are given at run time; values by their names, in the op's order. */
+export function nodeModel(
+  op: string,
+  inputs: Record<string, Value>,
+  outputs: Record<string, Value>,
+  attributes: Record<string, number> = {},
+): Uint8Array {
+  return model({
+    nodes: [{ op, inputs: Object.keys(inputs), outputs: Object.keys(outputs), attributes }],
+    inputs,
+    outputs,
+  })
 }

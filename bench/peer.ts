@@ -12,14 +12,14 @@ interface OrtSession {
   release(): Promise<void>
 }
 interface Ort {
-  Tensor: new (type: string, data: Data, dims: number[]) => OrtTensor
+  Tensor: new (type: string, data: Data, dims: readonly number[]) => OrtTensor
   InferenceSession: { create(model: Uint8Array, options: object): Promise<OrtSession> }
 }
 
 export interface Operand {
   type: OnnxType
   data: Data
-  shape: number[]
+  shape: readonly number[]
 }
 
 export const PEER = 'onnxruntime-node'
@@ -101,4 +101,17 @@ export async function peerOrNote(
     notes.push(`${PEER}${variant ? ` ${variant}` : ''}: ${reason}`)
     return null
   }
+}
+
+/** The outputs of one run, by name. */
+export async function peerResults(
+  model: Uint8Array,
+  inputs: Record<string, Operand>,
+): Promise<Record<string, ArrayLike<number>>> {
+  const { Tensor, InferenceSession } = ort()
+  const session = await InferenceSession.create(model, { intraOpNumThreads: 1, logSeverityLevel: 3 })
+  const feeds = Object.entries(inputs).map(([name, x]) => [name, new Tensor(x.type, x.data, x.shape)])
+  const results = await session.run(Object.fromEntries(feeds))
+  await session.release()
+  return Object.fromEntries(Object.entries(results).map(([name, result]) => [name, result.data]))
 }

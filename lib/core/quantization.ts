@@ -106,7 +106,8 @@ export function affineOf(min: number, max: number, dtype: QuantDType, convention
   return { scale: amax === 0 ? 1 : checkScale(scale, min, max), zeroPoint: 0, qmin, qmax }
 }
 
-const SMALLEST_FLOAT32 = 2 ** -149
+export const SMALLEST_FLOAT32 = 2 ** -149
+export const LARGEST_FLOAT32 = 2 ** 128 - 2 ** 104
 
 /** A range of a few subnormals has the smallest scale there is; one wider than float32 has none. */
 function checkScale(scale: number, min: number, max: number): number {

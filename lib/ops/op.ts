@@ -5,6 +5,7 @@
 import { type DType, dtypeBytes } from '../core/dtype'
 import { ArgumentError, DTypeError, show } from '../core/errors'
 import { broadcastStrides, type Shape, sameShape } from '../core/shape'
+import type { View } from '../native/call'
 import { gradEnabled } from '../tensor/context'
 import { record, type TapeNode } from '../tensor/tape'
 import { copyTo, empty, Tensor } from '../tensor/tensor'
@@ -33,10 +34,7 @@ export function taped<T extends Tensor>(op: string, out: T, inputs: readonly Ten
 }
 
 /** The tensor read as the larger shape `to`: a view that is never recorded, for native calls. */
-export function expandView<D extends DType>(
-  a: Tensor<D>,
-  to: Shape,
-): { buffer: ArrayBuffer; code: number; shape: Shape; strides: Shape; offset: number } {
+export function expandView(a: Tensor, to: Shape): View {
   if (sameShape(a.shape, to)) return a
   return {
     buffer: a.buffer,
@@ -45,6 +43,13 @@ export function expandView<D extends DType>(
     strides: broadcastStrides(a.shape, a.strides, to),
     offset: a.offset,
   }
+}
+
+/** The transpose of a matrix, for native calls: no tensor that would share its bytes. */
+export function transposedView(a: Tensor): View {
+  const [rows, columns] = a.shape as [number, number]
+  const [down, right] = a.strides as [number, number]
+  return { buffer: a.buffer, code: a.code, shape: [columns, rows], strides: [right, down], offset: a.offset }
 }
 
 /** The tensor itself when it has the dtype, else a converted copy (not recorded). */

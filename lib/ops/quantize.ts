@@ -234,8 +234,8 @@ export interface DynamicQuantized {
 
 /**
  * ONNX's DynamicQuantizeLinear: uint8 by the range of the values, widened to hold 0:
- * scale = (max - min) / 255, zeroPoint = rint(clip(-min / scale, 0, 255)). Zeros only: scale 1 / 255. A NaN or an
- * infinity makes the scale NaN.
+ * scale = (max - min) / 255, zeroPoint = rint(clip(-min / scale, 0, 255)). Zeros only: scale 1 / 255. A NaN, an infinity
+ * or a width beyond float32 makes the scale NaN.
  *
  * @param options.perToken a range for every row (all axes but the last) instead of one for the tensor
  */
@@ -291,9 +291,9 @@ export function fakeQuantize<D extends FloatDType>(
   const range = integerRange(options.dtype ?? 'int8')
   const low = options.qmin ?? range.qmin
   const high = options.qmax ?? range.qmax
-  if (!(low <= high && low >= range.qmin && high <= range.qmax))
+  if (!(Number.isInteger(low) && Number.isInteger(high) && range.qmin <= low && low <= high && high <= range.qmax))
     throw new ArgumentError(
-      `${op}: [qmin, qmax] must lie in [${range.qmin}, ${range.qmax}], got [${show(low)}, ${show(high)}]`,
+      `${op}: qmin and qmax must be integers in [${range.qmin}, ${range.qmax}], qmin first, got [${show(low)}, ${show(high)}]`,
     )
   const out = emptyLike(a, a.dtype)
   const parts = pieces(op, granularity, a.shape)

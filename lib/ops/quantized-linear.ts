@@ -8,7 +8,7 @@ import { addon } from '../native/load'
 import { QuantizedTensor } from '../tensor/quantized'
 import { copyTo } from '../tensor/tensor'
 import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
-import { arg, checkDTypeOf, converted, empty, expandView, needsGrad, type Tensor, taped } from './op'
+import { arg, checkDTypeOf, converted, empty, expandView, needsGrad, type Tensor, taped, transposedView } from './op'
 import {
   type ByteDType,
   type BytesProduct,
@@ -24,7 +24,7 @@ import {
 } from './qmatmul'
 import { bytesOf, dequantize, packInt4 } from './quantize'
 import { sum } from './reduce'
-import { reshape, transpose } from './shape'
+import { reshape } from './shape'
 import { gelu, silu } from './unary'
 
 /** How the input of an int8 layer becomes bytes. */
@@ -47,12 +47,15 @@ export interface QuantizedLinearOptions<O extends DType = DType> {
   dtype?: O
   /**
    * Multiplies bytes by bytes: x is quantized on the way, by the range of all of it ('tensor') or of each row ('token') to
-   * uint8, or by a given scale. Default: x stays float, at 16 bits (see docs/numerics.md), and only weights are integers.
+   * uint8, or by a given scale (infinities are clipped then, NaN is the lowest value). Default: x stays float, at 16 bits
+   * (see docs/numerics.md), and only weights are integers.
    */
   quantizeInput?: InputQuantization
   /** float32 [in]: column p of x is multiplied by it before it is quantized (SmoothQuant's 1 / s). With `quantizeInput`. */
   multiplier?: Tensor | null
 }
+
+const floats: readonly DType[] = ['float32', 'float16', 'bfloat16']
 
 function packForBytes(op: string, w: QuantizedTensor) {
   const rows = w.granularity.kind === 'tensor' || w.granularity.kind === 'token' || isChannel0(w)
@@ -61,7 +64,7 @@ function packForBytes(op: string, w: QuantizedTensor) {
       `${op}: quantizeInput needs int8 or uint8 weights per tensor or per channel(0), they are ${w.dtype} ${showGranularity(w.granularity)}`,
     )
   }
-  return { packed: packBytes(op, transpose(w.values)), zero: packedZero(w.values.dtype, w.zeroPoint) }
+  return { packed: packBytes(op, transposedView(w.values)), zero: packedZero(w.values.dtype, w.zeroPoint) }
 }
 
 const isChannel0 = (w: QuantizedTensor) =>
@@ -113,22 +116,35 @@ export function quantizedLinear<A extends DType, O extends DType = A>(
   options: QuantizedLinearOptions<O> = {},
 ): Tensor<O> {
   const op = 'linear'
-  const a: Tensor = arg(op, 'x', x) as Tensor
+  const a = arg(op, 'x', x)
   if (!(w instanceof QuantizedTensor)) throw new ArgumentError(`${op}: w must be a QuantizedTensor, got ${show(w)}`)
   w.checkLive(op)
   if (w.rank !== 2) throw new ShapeError(`${op}: w must be [out, in], it is ${showShape(w.shape)}`)
-  const [out, inputs] = w.shape as [number, number]
-  checkDTypeOf(op, 'x', a, ['float32', 'float16', 'bfloat16'])
-  if (a.rank === 0 || a.shape[a.rank - 1] !== inputs)
+  checkDTypeOf(op, 'x', a, floats)
+  if (a.rank === 0 || a.shape[a.rank - 1] !== w.shape[1])
     throw new ShapeError(
-      `${op}: x ${showShape(a.shape)} does not end in the ${inputs} inputs of w ${showShape(w.shape)}`,
+      `${op}: x ${showShape(a.shape)} does not end in the ${w.shape[1]} inputs of w ${showShape(w.shape)}`,
     )
+  return product(op, a, w, bias, options)
+}
+
+/** x [..., in] by w [out, in]; `op` is who asks. */
+function product<O extends DType>(
+  op: string,
+  a: Tensor,
+  w: QuantizedTensor,
+  bias: Tensor | null | undefined,
+  options: QuantizedLinearOptions<O>,
+): Tensor<O> {
+  const [out, inputs] = w.shape as [number, number]
   if (bias) checkBias(op, bias, out)
   const { activation, quantizeInput, multiplier = null } = options
   const code = activationCode(op, activation)
   const wanted = options.dtype === undefined ? a.dtype : checkDType(op, options.dtype)
   if (wanted !== a.dtype && wanted !== 'float32')
-    throw new DTypeError(`${op}: with quantized weights dtype must be ${a.dtype} or float32, got ${wanted}`)
+    throw new DTypeError(
+      `${op}: with quantized weights dtype must be ${a.dtype === 'float32' ? '' : `${a.dtype} or `}float32, got ${wanted}`,
+    )
   const taking = [a, ...(bias ? [bias] : [])]
   const recorded = needsGrad(taking)
   const apart = recorded && needsInput(activation)
@@ -221,7 +237,10 @@ export function matmulQuantized(
 ): Tensor {
   b.checkLive(op)
   if (b.rank !== 2) throw new ShapeError(`${op}: a quantized b must be [k, n], it is ${showShape(b.shape)}`)
-  return quantizedLinear(a, transposedOf(op, b), options.bias, options) as Tensor
+  checkDTypeOf(op, 'a', a, floats)
+  if (a.rank === 0 || a.shape[a.rank - 1] !== b.shape[0])
+    throw new ShapeError(`${op}: inner sizes differ: a is ${showShape(a.shape)}, b is ${showShape(b.shape)}`)
+  return product(op, a, transposedOf(op, b), options.bias, options)
 }
 
 /** The transpose as linear()'s weights, made once. */
@@ -234,9 +253,11 @@ function transposedOf(op: string, b: QuantizedTensor): QuantizedTensor {
       `${op}: a quantized b must be quantized per tensor or per channel(1), not ${showGranularity(g)}; linear() takes weights [out, in] in groups`,
     )
   const bytes = bytesOf(b)
-  const turned = copyTo(transpose(bytes as Tensor), bytes.dtype) as Tensor<'int8'>
+  const shape = [b.shape[1] as number, b.shape[0] as number]
+  const turned = empty(bytes.dtype as 'int8', shape)
+  native.copy(turned, transposedView(bytes))
   const made = new QuantizedTensor({
-    shape: [b.shape[1] as number, b.shape[0] as number],
+    shape,
     dtype: b.dtype,
     granularity: columns ? perChannel(0) : perTensor,
     values: b.bits === 4 ? packInt4(turned) : turned,

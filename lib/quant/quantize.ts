@@ -1,16 +1,20 @@
 /** quantize: a float tensor as a QuantizedTensor, by the range of its values. */
-import { ArgumentError, show } from '../core/errors'
+import { ArgumentError, ShapeError, show } from '../core/errors'
 import {
   type Convention,
   checkGranularity,
   conventions,
   type Granularity,
   integerRange,
+  LARGEST_FLOAT32,
   perTensor,
   type QuantDType,
+  SMALLEST_FLOAT32,
+  scaleShape,
 } from '../core/quantization'
 import { checkAxis } from '../core/shape'
-import { clamp, div, eq, gt, maximum, minimum, neg, sub, where } from '../ops/arithmetic'
+import { abs, clamp, div, eq, gt, le, maximum, minimum, neg, sub, where } from '../ops/arithmetic'
+import { zeros } from '../ops/create'
 import { pad } from '../ops/join'
 import { arg, checkDTypeOf, converted } from '../ops/op'
 import { packInt4, roundTo } from '../ops/quantize'
@@ -53,6 +57,10 @@ function ranges(op: string, x: Tensor<'float32'>, g: Granularity): [Tensor<'floa
     min(t, axes),
     max(t, axes),
   ]
+  if (x.size === 0) {
+    const none = zeros(scaleShape(op, g, x.shape))
+    return [none, none]
+  }
   switch (g.kind) {
     case 'tensor':
       return both(x, null)
@@ -71,7 +79,9 @@ function ranges(op: string, x: Tensor<'float32'>, g: Granularity): [Tensor<'floa
       // A shorter last group is filled up with zeros, which lie in every range that is used.
       const rest = groups * g.size - n
       const whole = rest === 0 ? x : pad(x, [0, rest])
-      return both(reshape(whole, [...x.shape.slice(0, -1), groups, g.size]), [x.rank])
+      const [low, high] = both(reshape(whole, [x.size / n, groups, g.size]), [2])
+      const own = scaleShape(op, g, x.shape)
+      return [reshape(low, own), reshape(high, own)]
     }
   }
 }
@@ -84,11 +94,11 @@ export function scalesOf(
   convention: Convention,
 ): Scales {
   const { qmin, qmax } = integerRange(dtype)
-  const one = (scale: Tensor): Tensor<'float32'> => where(eq(scale, 0), 1, scale) as Tensor<'float32'>
   if (convention === 'affine') {
     const from = minimum(low, 0)
     const to = maximum(high, 0)
-    const scale = one(div(sub(to, from), qmax - qmin))
+    const width = sub(to, from)
+    const scale = usable(div(width, qmax - qmin), width)
     const zero = round(clamp(sub(qmin, div(from, scale)), qmin, qmax))
     return { scale, zeroPoint: converted(zero, 'int32'), qmin, qmax }
   }
@@ -100,13 +110,20 @@ export function scalesOf(
       : convention === 'noClip'
         ? maximum(div(low, qmin), div(high, qmax))
         : div(amax, convention === 'narrow' ? qmax : qmax + 0.5)
-  return { scale: one(scale), zeroPoint: null, ...limits }
+  return { scale: usable(scale, amax), zeroPoint: null, ...limits }
+}
+
+/** 1 for zeros only, the smallest float32 for a few subnormals, NaN where the range is not finite. */
+function usable(scale: Tensor, width: Tensor): Tensor<'float32'> {
+  const positive = where(eq(scale, 0), where(eq(width, 0), 1, SMALLEST_FLOAT32), scale)
+  return where(le(abs(positive), LARGEST_FLOAT32), positive, Number.NaN) as Tensor<'float32'>
 }
 
 /**
  * Quantizes a tensor by the range of its own values. Nothing is waited for: the work is enqueued like any op's.
  *
- * A scale of zeros only is 1. A NaN or an infinity makes what shares its scale NaN.
+ * A scale of zeros only, or of no elements, is 1. A NaN, an infinity or a range too wide for a float32 scale makes what
+ * shares the scale NaN.
  *
  * @param x float
  */
@@ -119,6 +136,7 @@ export function quantize(x: Tensor, options: QuantizeOptions = {}): QuantizedTen
     throw new ArgumentError(`${op}: dtype must be int8, uint8, int4 or uint4, got ${show(dtype)}`)
   const granularity = checkGranularity(op, options.granularity ?? perTensor, a.rank)
   const convention = conventionOf(op, dtype, options.convention)
+  if (dtype.endsWith('4') && a.rank === 0) throw new ShapeError(`${op}: ${dtype} needs at least one axis`)
   const parts = noGrad(() =>
     scope(() => {
       const [low, high] = ranges(op, converted(a, 'float32'), granularity)

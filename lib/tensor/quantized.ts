@@ -1,7 +1,14 @@
 /** QuantizedTensor: integers, and the scales and zero points that say what they stand for. */
 import { ArgumentError, DisposedError, DTypeError, ShapeError, show } from '../core/errors'
-import { type Granularity, integerRange, type QuantDType, scaleShape, showGranularity } from '../core/quantization'
-import { type Shape, sameShape, showShape, sizeOf } from '../core/shape'
+import {
+  checkGranularity,
+  type Granularity,
+  integerRange,
+  type QuantDType,
+  scaleShape,
+  showGranularity,
+} from '../core/quantization'
+import { checkShape, type Shape, sameShape, showShape, sizeOf } from '../core/shape'
 import { checkTensor, keep, type Tensor } from './tensor'
 
 const dtypes: readonly QuantDType[] = ['int8', 'uint8', 'int4', 'uint4']
@@ -18,7 +25,7 @@ export interface QuantizedParts {
   values: Tensor<'int8'> | Tensor<'uint8'>
   /** float32, of the shape that the granularity says. */
   scale: Tensor<'float32'>
-  /** int32, of the scale's shape; null: all 0. */
+  /** int32, of the scale's shape, integers of `dtype`; null: all 0. */
   zeroPoint?: Tensor<'int32'> | null
 }
 
@@ -55,9 +62,13 @@ export class QuantizedTensor {
    */
   constructor(parts: QuantizedParts) {
     const op = 'QuantizedTensor'
+    if (typeof parts !== 'object' || parts === null)
+      throw new ArgumentError(`${op}: parts must be an object, got ${show(parts)}`)
     if (!dtypes.includes(parts.dtype))
       throw new ArgumentError(`${op}: dtype must be ${dtypes.join(' ')}, got ${show(parts.dtype)}`)
-    const { shape, dtype, granularity } = parts
+    const { dtype } = parts
+    const shape = checkShape(op, parts.shape)
+    const granularity = checkGranularity(op, parts.granularity, shape.length)
     const values = checkTensor(op, 'values', parts.values)
     const scale = checkTensor(op, 'scale', parts.scale)
     const zeroPoint = parts.zeroPoint ? checkTensor(op, 'zeroPoint', parts.zeroPoint) : null
@@ -82,9 +93,9 @@ export class QuantizedTensor {
       )
     for (const t of [values, scale, zeroPoint])
       if (t && !t.contiguous) throw new ArgumentError(`${op}: parts must be contiguous`)
-    this.shape = [...shape]
+    this.shape = shape
     this.dtype = dtype
-    this.granularity = granularity
+    this.granularity = Object.freeze({ ...granularity })
     this.values = keep(values) as Tensor<'int8'>
     this.scale = keep(scale) as Tensor<'float32'>
     this.zeroPoint = zeroPoint && (keep(zeroPoint) as Tensor<'int32'>)
@@ -110,7 +121,7 @@ export class QuantizedTensor {
   }
 
   get disposed(): boolean {
-    return this.values.disposed
+    return this.values.disposed || this.scale.disposed || (this.zeroPoint?.disposed ?? false)
   }
 
   /** @internal Throws DisposedError naming the op that asked. */

@@ -44,6 +44,11 @@ KERF_INLINE int64_t element_bytes(DType dtype) {
 
 KERF_INLINE bool is_floating(DType d) { return d == DType::float32_ || d == DType::float16_ || d == DType::bfloat16_; }
 
+// Whether the bytes of such a matrix can be counted: a view's strides of 0 allow sizes that no memory has.
+KERF_INLINE bool countable(int64_t rows, int64_t columns) {
+  return static_cast<double>(rows) * static_cast<double>(columns) < 9e15;
+}
+
 KERF_INLINE int64_t count(const View& v) {
   int64_t n = 1;
   for (int i = 0; i < v.rank; i++) n *= v.shape[i];
@@ -57,6 +62,11 @@ KERF_INLINE bool contiguous(const View& v) {
     expected *= v.shape[i];
   }
   return true;
+}
+
+// Room for what pack() writes, in units of up to 4 bytes; tensors begin at multiples of 64.
+KERF_INLINE bool holds_packed(const View& v, int64_t bytes) {
+  return v.dtype == DType::uint8_ && contiguous(v) && count(v) == bytes && reinterpret_cast<uintptr_t>(v.data) % 64 == 0;
 }
 
 KERF_INLINE bool same_shape(const View& a, const View& b) {

@@ -335,6 +335,7 @@ static bool qrun(const QMatmulProblem& problem) {
   if (!rows) return false;
   p.row_scale = rows;
   p.row_zero = reinterpret_cast<int32_t*>(rows + p.m);
+  if (p.k == 0) p.b_zero = nullptr;  // nothing is packed then, so nothing sums up the rows
   p.row_sum = p.b_zero ? reinterpret_cast<int32_t*>(rows + 2 * p.m) : nullptr;
   if (p.quantize == Quantize::per_tensor || p.quantize == Quantize::per_row) {
     p.a_scale = p.row_scale;

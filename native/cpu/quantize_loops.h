@@ -3,8 +3,9 @@
 //
 // Integers are clip(rint(a / scale) + zero): the quotient is the correctly rounded one, because references divide and a
 // product with the reciprocal differs from it next to ties. With fused multiplies one correction of the product gives
-// the same (Markstein 1990), at a third of the time of a division; a scale so small that its reciprocal overflows is
-// left to the division. Floats are clipped before they are divided, which gives the same integers and no overflow.
+// the same (Markstein 1990), at a third of the time of a division: compared for every mantissa of the scale around every
+// tie. The dividend is clipped first then, so that nothing overflows on the way; scales whose own products could are
+// left to the division.
 #pragma once
 #include "../core/kernels.h"
 #include "vectors.h"
@@ -15,25 +16,29 @@ constexpr float kSmallestForReciprocal = 1e-30f;
 
 // One scale, which may be negative, and one zero point for a whole run.
 struct OneScale {
-  vf scale, inverse, lowest, highest;
+  vf scale;
   bool by_reciprocal;
+  vf size, sign, inverse;  // the scale's magnitude and sign bit, and 1 / size
+  vf lowest, highest;      // of the quotient, or with the reciprocal of the dividend times the sign
 
-  OneScale(float s, int32_t zero, float low, float high)
-      : scale(set1(s)),
-        inverse(set1(1.0f / s)),
-        lowest(set1(((s < 0 ? high : low) - static_cast<float>(zero)) * s)),
-        highest(set1(((s < 0 ? low : high) - static_cast<float>(zero)) * s)),
-        by_reciprocal(kFused && magnitude(s) >= kSmallestForReciprocal && magnitude(s) <= 1 / kSmallestForReciprocal) {}
-
-  static float magnitude(float s) { return s < 0 ? -s : s; }
+  OneScale(float s, int32_t zero, float low, float high) : scale(set1(s)) {
+    const float magnitude = s < 0 ? -s : s, z = static_cast<float>(zero);
+    by_reciprocal = kFused && magnitude >= kSmallestForReciprocal && magnitude <= 1 / kSmallestForReciprocal;
+    size = set1(magnitude);
+    sign = set1(s < 0 ? -0.0f : 0.0f);
+    inverse = set1(1.0f / magnitude);
+    lowest = set1(by_reciprocal ? (low - z) * magnitude : low - z);
+    highest = set1(by_reciprocal ? (high - z) * magnitude : high - z);
+  }
 };
 
+// a / scale, clipped; NaN is the lowest.
 template <bool reciprocal>
 KERF_INLINE vf quotient(const OneScale& one, vf a) {
-  const vf clipped = min(max(a, one.lowest), one.highest);  // NaN: the lowest
-  if constexpr (!reciprocal) return div(clipped, one.scale);
+  if constexpr (!reciprocal) return min(max(div(a, one.scale), one.lowest), one.highest);
+  const vf clipped = min(max(bit_xor(a, one.sign), one.lowest), one.highest);
   const vf q = mul(clipped, one.inverse);
-  return fma(fnma(q, one.scale, clipped), one.inverse, q);
+  return fma(fnma(q, one.size, clipped), one.inverse, q);
 }
 
 KERF_INLINE void put_bytes(void* p, vi x, All) { store_bytes(p, x); }
@@ -61,13 +66,12 @@ static void quantize_row(int64_t n, uint8_t* out, const T* a, const float* multi
   run(n, out, a, multiplier, one, zero);
 }
 
-// One element with a scale and a zero point of its own. The division is the scalar one; float32 all the way.
+// One element with a scale and a zero point of its own. The division is the scalar one; float32 all the way. Adding 0
+// makes a 0 of -0: integers have but one.
 KERF_INLINE float quantized_one(float a, float scale, int32_t zero, float low, float high) {
-  const float z = static_cast<float>(zero);
-  const float lowest = ((scale < 0 ? high : low) - z) * scale, highest = ((scale < 0 ? low : high) - z) * scale;
-  float clipped = a > lowest ? a : lowest;
-  if (!(clipped < highest)) clipped = highest;
-  return __builtin_nearbyintf(clipped / scale);
+  const float z = static_cast<float>(zero), q = a / scale;
+  const float raised = q > low - z ? q : low - z;  // NaN: the lowest
+  return __builtin_nearbyintf(raised < high - z ? raised : high - z) + 0.0f;
 }
 
 template <class T>
@@ -94,7 +98,7 @@ static void fake_quantize(int64_t n, void* out, const QuantizeRun& r) {
     for_vectors(n, [&](int64_t i, auto lanes) {
       const vf x = get(a + i, lanes);
       const vf q = one.by_reciprocal ? quotient<true>(one, x) : quotient<false>(one, x);
-      put(to + i, mul(round(q), one.scale), lanes);
+      put(to + i, mul(add(round(q), set1(0.0f)), one.scale), lanes);  // as in quantized_one
     });
     return;
   }

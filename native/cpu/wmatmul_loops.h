@@ -101,11 +101,15 @@ static float chunk_digits(const WMatmulProblem& p, int64_t r, int64_t begin, int
     taint = fma(v, set1(0.0f), taint);
   }
   const float largest = reduce_max(top), tainted = reduce_add(taint);
-  // Below this the reciprocal could overflow, and nothing is lost that float32 sums would keep.
+  if (tainted != tainted) {  // the scale makes every result of the row NaN, but the integers are added up
+    memset(out, 0, static_cast<size_t>(Chunks::padded(size)) * sizeof(int32_t));
+    return kNaN;
+  }
+  // Below this the reciprocal could overflow, and such numbers count as 0.
   const bool none = largest < 1e-30f;
   const vf inverse = set1(none ? 0.0f : kLargestDigits / largest);
   for (int64_t q = 0; q < Chunks::padded(size); q += W) store_i(out + q, to_int(mul(load(x + q), inverse)));
-  return tainted != tainted ? kNaN : none ? 0.0f : largest / kLargestDigits;
+  return none ? 0.0f : largest / kLargestDigits;
 }
 
 template <class T>

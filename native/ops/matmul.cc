@@ -103,7 +103,7 @@ Status run_matmul(Stream& stream, const View& out, const View& a, const View* b,
   p.m = out.shape[rank - 2];
   p.n = out.shape[rank - 1];
   p.k = a.shape[rank - 1];
-  REQUIRE(a.shape[rank - 2] == p.m);
+  REQUIRE(a.shape[rank - 2] == p.m && countable(p.k, p.n) && countable(p.m, p.k));
   REQUIRE(p.n <= 1 || out.stride[rank - 1] == 1);
   p.a = a.data;
   p.a_row = a.stride[rank - 2];
@@ -121,7 +121,7 @@ Status run_matmul(Stream& stream, const View& out, const View& a, const View* b,
     p.b_row = b->stride[rank - 2];
     p.b_col = b->stride[rank - 1];
   } else {
-    REQUIRE(packed->dtype == DType::uint8_ && contiguous(*packed) && count(*packed) == cell.packed_bytes(p.k, p.n));
+    REQUIRE(holds_packed(*packed, cell.packed_bytes(p.k, p.n)));
     p.packed = packed->data;
   }
   p.bias = nullptr;
@@ -159,9 +159,9 @@ Status matmulPacked(Stream& stream, View out, View a, View packed, OptView bias,
 Status pack(Stream& stream, View packed, View b) {
   const MatmulCell& cell = kernels().matmul[static_cast<int>(b.dtype)];
   if (!cell.run) return Status::error(Code::unsupported, "no kernel for this dtype on %s", kernels().target);
-  REQUIRE(b.rank == 2);
+  REQUIRE(b.rank == 2 && countable(b.shape[0], b.shape[1]));
   const int64_t bytes = cell.packed_bytes(b.shape[0], b.shape[1]);
-  REQUIRE(packed.dtype == DType::uint8_ && contiguous(packed) && count(packed) == bytes);
+  REQUIRE(holds_packed(packed, bytes));
   return stream.run(static_cast<double>(bytes) / 5, [cell, packed, b] {
     cell.pack(packed.data, b.data, b.shape[0], b.shape[1], b.stride[0], b.stride[1]);
   });

@@ -30,9 +30,9 @@ Status no_int8() { return Status::error(Code::unsupported, "no int8 kernel on %s
 Status qpack(Stream& stream, View packed, View b) {
   const QMatmulCell& cell = kernels().qmatmul;
   if (!cell.run) return no_int8();
-  REQUIRE(b.rank == 2 && (b.dtype == DType::int8_ || b.dtype == DType::uint8_));
+  REQUIRE(b.rank == 2 && (b.dtype == DType::int8_ || b.dtype == DType::uint8_) && countable(b.shape[0], b.shape[1]));
   const int64_t bytes = cell.packed_bytes(b.shape[0], b.shape[1]);
-  REQUIRE(packed.dtype == DType::uint8_ && contiguous(packed) && count(packed) == bytes);
+  REQUIRE(holds_packed(packed, bytes));
   if (bytes == 0) return Status{};
   return stream.run(static_cast<double>(bytes) / 2, [cell, packed, b] {
     cell.pack(packed.data, b.data, b.dtype, b.shape[0], b.shape[1], b.stride[0], b.stride[1]);
@@ -51,6 +51,7 @@ Status qmatmul(Stream& stream, View out, View a, i64 quantize, OptView a_scale, 
   p.m = out.shape[0];
   p.n = out.shape[1];
   p.k = a.shape[1];
+  REQUIRE(countable(p.k, p.n) && countable(p.m, p.k));
   p.quantize = static_cast<Quantize>(quantize);
   p.a = a.data;
   p.a_type = a.dtype;
@@ -70,7 +71,7 @@ Status qmatmul(Stream& stream, View out, View a, i64 quantize, OptView a_scale, 
   REQUIRE(!present(a_multiplier) || (a_multiplier.dtype == DType::float32_ && a_multiplier.rank == 1 &&
                                      a_multiplier.shape[0] == p.k && (p.k <= 1 || a_multiplier.stride[0] == 1)));
   p.a_multiplier = data_of<float>(a_multiplier);
-  REQUIRE(packed.dtype == DType::uint8_ && contiguous(packed) && count(packed) == cell.packed_bytes(p.k, p.n));
+  REQUIRE(holds_packed(packed, cell.packed_bytes(p.k, p.n)));
   p.packed = packed.data;
   REQUIRE(whole(b_scale, DType::float32_, p.n) && whole(b_zero, DType::int32_, p.n));
   p.b_scale = data_of<float>(b_scale);

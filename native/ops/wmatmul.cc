@@ -18,12 +18,13 @@ Status wpack(Stream& stream, View packed, View codes, View scale, OptView zero, 
   REQUIRE(codes.rank == 2 && contiguous(codes) && valid(bits, group, k));
   REQUIRE(codes.dtype == DType::uint8_ || (bits == 8 && codes.dtype == DType::int8_));
   REQUIRE(codes.shape[1] == (bits == 8 ? k : (k + 1) / 2));
+  REQUIRE(countable(k, codes.shape[0]));
   const int64_t n = codes.shape[0], groups = (k + group - 1) / group;
   REQUIRE(scale.dtype == DType::float32_ && scale.rank == 2 && contiguous(scale) && scale.shape[0] == n && scale.shape[1] == groups);
   REQUIRE(!present(zero) || (zero.dtype == DType::int32_ && contiguous(zero) && same_shape(zero, scale)));
   const WeightFormat format{bits, group, is_signed != 0, present(zero)};
   const int64_t bytes = cell.packed_bytes(k, n, format);
-  REQUIRE(packed.dtype == DType::uint8_ && contiguous(packed) && count(packed) == bytes);
+  REQUIRE(holds_packed(packed, bytes));
   if (bytes == 0) return Status{};
   const auto* zeros = present(zero) ? static_cast<const int32_t*>(zero.data) : nullptr;
   return stream.run(static_cast<double>(n * k), [cell, format, k, n, zeros, to = packed.data, from = codes.data, by = scale.data] {
@@ -42,13 +43,13 @@ Status wmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64 
   p.m = out.shape[0];
   p.n = out.shape[1];
   p.k = a.shape[1];
-  REQUIRE(valid(bits, group, p.k));
+  REQUIRE(valid(bits, group, p.k) && countable(p.k, p.n) && countable(p.m, p.k));
   p.a = a.data;
   p.a_type = a.dtype;
   p.a_row = a.stride[0];
   p.a_col = a.stride[1];
   p.format = {bits, group, is_signed != 0, zeros != 0};
-  REQUIRE(packed.dtype == DType::uint8_ && contiguous(packed) && count(packed) == cell.packed_bytes(p.k, p.n, p.format));
+  REQUIRE(holds_packed(packed, cell.packed_bytes(p.k, p.n, p.format)));
   p.packed = packed.data;
   REQUIRE(p.n <= 1 || out.stride[1] == 1);
   p.c = out.data;

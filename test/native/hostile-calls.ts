@@ -5,50 +5,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import * as kerf from 'kerf'
 import { addon } from '#lib/native/load'
+import { callsMade, keep, notTensors, oddNumbers, pick, random, refused, survives, throwing } from './hostile-tools'
 
 const { tensor, zeros, ones, Tensor } = kerf
 
-let calls = 0
-/** Objects that native work may still look at. */
-const keep: unknown[] = []
-
-/** The call must throw one of kerf's errors; with `code`, that one. Returning a tensor is a failure. */
-function refused(what: string, call: () => unknown, code?: string): void {
-  calls++
-  try {
-    call()
-  } catch (error) {
-    const found = error instanceof kerf.KerfError ? error.code : `${error}`
-    if (found === 'ERR_NATIVE' || !(error instanceof kerf.KerfError) || (code && found !== code)) {
-      console.log(`${what}: expected ${code ?? 'an error of kerf'}, got ${found}: ${(error as Error).message}`)
-    }
-    return
-  }
-  console.log(`${what}: was not refused`)
-}
-
-/** The call may succeed or throw whatever it likes, but the process goes on. */
-function survives(call: () => unknown): void {
-  calls++
-  try {
-    keep.push(call())
-  } catch {}
-}
-
-const throwing = new Proxy(
-  {},
-  {
-    get: () => {
-      throw new Error('trap')
-    },
-    has: () => {
-      throw new Error('trap')
-    },
-    ownKeys: () => {
-      throw new Error('trap')
-    },
-  },
-)
 const disposed = zeros([2, 2])
 disposed.dispose()
 const forged = Object.create(Tensor.prototype)
@@ -61,21 +21,6 @@ const forgedFields = Object.assign(Object.create(Tensor.prototype), {
   size: 4,
   buffer: new ArrayBuffer(1),
 })
-const notTensors: [string, unknown][] = [
-  ['undefined', undefined],
-  ['null', null],
-  ['NaN', Number.NaN],
-  ['a string', '3'],
-  ['a symbol', Symbol('x')],
-  ['a bigint', 3n],
-  ['an object', {}],
-  ['an array', [1, 2]],
-  ['a function', () => 1],
-  ['a typed array', new Float32Array(4)],
-  ['an ArrayBuffer', new ArrayBuffer(16)],
-  ['a date', new Date()],
-  ['an object without prototype', Object.create(null)],
-]
 const a = ones([2, 2])
 
 /** Every function of the public API that takes a tensor first. */
@@ -241,32 +186,6 @@ function wrongValues(): void {
   }
 }
 
-let state = 2463534242
-function random(n: number): number {
-  state ^= state << 13
-  state ^= state >>> 17
-  state ^= state << 5
-  return (state >>> 0) % n
-}
-const pick = <T>(list: readonly T[]): T => list[random(list.length)] as T
-
-const oddNumbers = [
-  Number.NaN,
-  Number.POSITIVE_INFINITY,
-  Number.NEGATIVE_INFINITY,
-  -1,
-  1.5,
-  2 ** 31,
-  2 ** 40,
-  2 ** 53,
-  2 ** 62,
-  2 ** 63,
-  1e300,
-  -(2 ** 63),
-  -0,
-  255,
-  256,
-]
 const buffers = [
   new ArrayBuffer(0),
   new ArrayBuffer(1),
@@ -361,7 +280,7 @@ async function main(): Promise<void> {
   ])
   if (String(kerf.matmul(x, x).dataSync()) !== '7,10,15,22') console.log('kerf does not compute any more')
   await rawCalls()
-  console.log(`survived ${calls}`)
+  console.log(`survived ${callsMade()}`)
 }
 
 void main()

@@ -1,11 +1,13 @@
-/** No input from JavaScript, however wrong, may crash the process: hostile-calls.ts runs in a child that must exit 0. */
+/** No input from JavaScript, however wrong, may crash the process: these programs run in a child that must exit 0. */
 import { spawnSync } from 'node:child_process'
 import path from 'node:path'
 import t from 'tap'
 
-for (const threads of ['1', '3']) {
-  t.test(`hostile calls, ${threads} thread(s)`, (t) => {
-    const child = spawnSync(process.execPath, [path.join(__dirname, 'hostile-calls.js')], {
+const programs = ['hostile-calls', 'hostile-quantized']
+
+for (const [program, threads] of programs.flatMap((name) => ['1', '3'].map((n) => [name, n]))) {
+  t.test(`${program}, ${threads} thread(s)`, (t) => {
+    const child = spawnSync(process.execPath, [path.join(__dirname, `${program}.js`)], {
       encoding: 'utf8',
       env: { ...process.env, KERF_THREADS: threads },
       timeout: 300_000,

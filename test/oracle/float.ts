@@ -23,7 +23,8 @@ function exponentOf(x: number): number {
   return e
 }
 
-function halfToEven(x: number): number {
+/** To the nearest integer, ties to the even one. */
+export function halfToEven(x: number): number {
   const low = Math.floor(x)
   const rest = x - low
   return rest < 0.5 ? low : rest > 0.5 ? low + 1 : low % 2 === 0 ? low : low + 1

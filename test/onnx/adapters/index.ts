@@ -8,6 +8,7 @@ import { indexing } from './indexing'
 import { losses } from './loss'
 import { products } from './matmul'
 import { optimizers } from './optim'
+import { quantization } from './quantize'
 import { reductions } from './reduce'
 import { rows } from './rows'
 import { shapes } from './shape'
@@ -23,6 +24,7 @@ export const areas: readonly Adapters[] = [
   indexing,
   creation,
   optimizers,
+  quantization,
 ]
 
 export const adapters = new Map(areas.flatMap((area) => Object.entries(area)))
