@@ -134,11 +134,13 @@ const row = () => tensor(random('float32', [1, 8], 4).data, { shape: [1, 8], dty
 
 t.test('outlives the scope that made it and those that use it', (t) => {
   const q = scope(() => quantize(weights(), { granularity: perChannel(0) }))
+  const unsigned = scope(() => quantize(weights(), { dtype: 'uint8' }))
   const turned = scope(() => quantize(transpose(weights()), { granularity: perChannel(1) }))
   const uses = {
     dequantize: () => dequantize(q),
     linear: () => linear(row(), q),
     'linear with quantized input': () => linear(row(), q, null, { quantizeInput: 'tensor' }),
+    'the same with zero points': () => linear(row(), unsigned, null, { quantizeInput: 'tensor' }),
     matmul: () => matmul(row(), turned),
     'linear again': () => linear(row(), q),
   }
