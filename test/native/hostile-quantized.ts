@@ -199,6 +199,14 @@ function forgedTensors(): void {
     }
     for (const use of uses) survives(() => use(new QuantizedTensor({ ...right, ...lie } as never) as never))
   }
+  // Its memory given away under queued work.
+  const victim = quant.quantize(kerf.rand([8, 512]), { granularity: quant.perGroup(4) })
+  for (const { buffer } of [victim.values, victim.scale]) {
+    for (let i = 0; i < 20; i++) survives(() => kerf.linear(kerf.rand([64, 512]), victim))
+    survives(() => void structuredClone(buffer, { transfer: [buffer] }))
+    for (const use of uses) survives(() => use(victim as never))
+    survives(() => kerf.linear(kerf.rand([64, 512]), victim).dataSync())
+  }
 }
 
 type Argument = Tensor | number | null

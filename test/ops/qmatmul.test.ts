@@ -280,6 +280,10 @@ const batches: [number[], number[]][] = [
     [2, 3, 7, 33],
     [2, 3, 33, 9],
   ],
+  [
+    [2, 4, 3, 5],
+    [2, 4, 5, 6],
+  ],
 ]
 
 onEveryTarget('batches and broadcasting, with zero points of rows and columns', () => {

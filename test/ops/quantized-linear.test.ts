@@ -1,9 +1,17 @@
 // Weight-only products: float activations at 16 bits times weights of 4 and 8 bits, against float64 with a derived bound.
 import t from 'tap'
-import { type Granularity, perChannel, perGroup, perTensor, perToken, type QuantDType } from '#lib/core/quantization'
+import {
+  type Granularity,
+  integerRange,
+  perChannel,
+  perGroup,
+  perTensor,
+  perToken,
+  type QuantDType,
+} from '#lib/core/quantization'
 import { addon, choose } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
-import { tensor, zeros } from '#lib/ops/create'
+import { full, tensor, zeros } from '#lib/ops/create'
 import { linear, matmul } from '#lib/ops/matmul'
 import { reshape, slice } from '#lib/ops/shape'
 import { QuantizedTensor } from '#lib/tensor/quantized'
@@ -140,6 +148,50 @@ onEveryTarget('chunks of a row have scales of their own: what is large in one co
   }
   return failures
 })
+
+onEveryTarget('the largest sums that a chunk can have fit int32', () => {
+  const failures: string[] = []
+  for (const format of formats) {
+    const { qmin, qmax } = integerRange(format)
+    for (const [code, zero] of [
+      [qmax, qmin],
+      [qmin, qmax],
+      [qmin, 0],
+      [qmax, 0],
+    ] as const) {
+      for (const k of [256, 300, 512, 1025]) {
+        const values = nd([3, k], () => (code - zero) * 0.5)
+        const w = extreme(format, [3, k], code, zero)
+        // All of x is the largest of its chunk: 32639, or the same with a high digit only (32640 - 128), of either sign.
+        const x = nd(
+          [4, k],
+          ([i, p]) => ((i as number) % 2 ? -1 : 1) * ((p as number) % 256 && (i as number) > 1 ? 32512 / 32639 : 1),
+        )
+        const rounded = nd(x.shape, (_, flat) => Math.fround(x.data[flat] as number))
+        const { exact, error } = weightProduct(rounded, values, k)
+        const got = linear(tensor(rounded.data, { shape: [4, k], dtype: 'float32' }), w)
+        failures.push(...compare(`${format} ${code} - ${zero} k=${k}`, got, exact, (i) => error.data[i] as number))
+      }
+    }
+  }
+  return failures
+})
+
+/** Weights that are all one code, by the scale 1 / 2. */
+function extreme(format: QuantDType, shape: number[], code: number, zero: number): QuantizedTensor {
+  const [out, k] = shape as [number, number]
+  const four = format.endsWith('4')
+  const stored = four ? 17 * (code & 15) : code
+  const dtype = four ? 'uint8' : (format as 'int8')
+  return new QuantizedTensor({
+    shape,
+    dtype: format,
+    granularity: perTensor,
+    values: full(four ? [out, Math.ceil(k / 2)] : shape, stored, { dtype }) as Tensor<'int8'>,
+    scale: tensor(0.5),
+    zeroPoint: tensor(zero, { dtype: 'int32' }),
+  })
+}
 
 onEveryTarget('a NaN or an infinity makes its row NaN and no other; rows of zeros are exact', () => {
   const failures: string[] = []

@@ -140,6 +140,7 @@ onEveryTarget('zeros, constants, a few subnormals, the largest ranges that have 
     [-0, 0, -0],
     [3, 3, 3],
     [-3, -3, -3],
+    [-3, 1, 3],
     [1e-45, 0, 1e-45],
     [-1e-45, 2e-45, 0],
     [1e-43, 1e-42, 0],

@@ -4,9 +4,10 @@ import t from 'tap'
 import { type Granularity, perChannel, perGroup, perTensor, perToken } from '#lib/core/quantization'
 import { choose } from '#lib/native/load'
 import { tensor, zeros } from '#lib/ops/create'
+import { cat } from '#lib/ops/join'
 import { linear, matmul, pack } from '#lib/ops/matmul'
 import { dequantize } from '#lib/ops/quantize'
-import { transpose } from '#lib/ops/shape'
+import { slice, transpose } from '#lib/ops/shape'
 import { quantize } from '#lib/quant/quantize'
 import { scope } from '#lib/tensor/context'
 import { type QuantizedParts, QuantizedTensor } from '#lib/tensor/quantized'
@@ -134,11 +135,13 @@ const row = () => tensor(random('float32', [1, 8], 4).data, { shape: [1, 8], dty
 
 t.test('outlives the scope that made it and those that use it', (t) => {
   const q = scope(() => quantize(weights(), { granularity: perChannel(0) }))
+  const unsigned = scope(() => quantize(weights(), { dtype: 'uint8' }))
   const turned = scope(() => quantize(transpose(weights()), { granularity: perChannel(1) }))
   const uses = {
     dequantize: () => dequantize(q),
     linear: () => linear(row(), q),
     'linear with quantized input': () => linear(row(), q, null, { quantizeInput: 'tensor' }),
+    'the same with zero points': () => linear(row(), unsigned, null, { quantizeInput: 'tensor' }),
     matmul: () => matmul(row(), turned),
     'linear again': () => linear(row(), q),
   }
@@ -164,6 +167,38 @@ t.test('outlives the scope that made it and those that use it', (t) => {
     first,
     'and one made in a scope',
   )
+  t.end()
+})
+
+t.test('its parts may be views into other tensors', (t) => {
+  const q = quantize(weights(), { dtype: 'uint8', granularity: perGroup(3) })
+  const four = quantize(weights(), { dtype: 'uint4', granularity: perGroup(3) })
+  for (const { shape, dtype, granularity, values, scale, zeroPoint } of [q, four]) {
+    const inside = <T extends Tensor>(part: T) => slice(cat([part, part, part], 0), [[5, 10]]) as T
+    const zeros = zeroPoint && inside(zeroPoint)
+    const view = new QuantizedTensor({
+      shape,
+      dtype,
+      granularity,
+      values: inside(values),
+      scale: inside(scale),
+      zeroPoint: zeros,
+    })
+    const whole = dtype === 'uint8' ? q : four
+    t.same(dequantize(view).dataSync(), dequantize(whole).dataSync(), dtype)
+    t.same(linear(row(), view).dataSync(), linear(row(), whole).dataSync(), dtype)
+  }
+  const [rows, byRow] = [quantize(weights(), { granularity: perChannel(0) }), perChannel(0)]
+  const values = slice(cat([rows.values, rows.values], 0), [[5, 10]])
+  const view = new QuantizedTensor({
+    shape: [5, 8],
+    dtype: 'int8',
+    granularity: byRow,
+    values: values as Tensor<'int8'>,
+    scale: rows.scale,
+  })
+  const how = { quantizeInput: 'token' } as const
+  t.same(linear(row(), view, null, how).dataSync(), linear(row(), rows, null, how).dataSync())
   t.end()
 })
 
