@@ -68,6 +68,8 @@ export interface WeightShape {
   bits: 4 | 8
   /** Inputs that share a scale; null: all of a channel. */
   group: number | null
+  /** Activations rounded to bytes on the way in, by a scale a token: linear({ quantizeInput: 'token' }). */
+  bytes?: true
   why: string
 }
 
@@ -81,6 +83,7 @@ const rowsOfWeights: [number, string][] = [
 export const weightShapes: WeightShape[] = rowsOfWeights.flatMap(([m, why]) => [
   { m, n: 4096, k: 4096, bits: 8, group: GROUP, why },
   { m, n: 4096, k: 4096, bits: 8, group: null, why },
+  { m, n: 4096, k: 4096, bits: 8, group: null, bytes: true, why },
   { m, n: 4096, k: 4096, bits: 4, group: GROUP, why },
 ])
 

@@ -85,11 +85,17 @@ async function peersOf(shape: WeightShape, codes: Int8Array, x: Float32Array, th
  */
 function boundOf({ k }: WeightShape): number {
   const terms = Math.ceil(k / 128) + 4
-  return terms * 2 ** -24 * (k * 8 * 2 * LEAST_SCALE)
+  return terms * 2 ** -24 * largestOf(k)
 }
 
+/** The largest sum of |activation| |weight|. */
+const largestOf = (k: number): number => k * 8 * 2 * LEAST_SCALE
+
+/** From -1 to 1 a byte's step is 2 / 255, and no activation is further than half of it from its byte. */
+const boundOfBytes = (shape: WeightShape): number => boundOf(shape) + largestOf(shape.k) / 255
+
 const labelOf = (s: WeightShape): string =>
-  `int${s.bits} weights ${name(s)}, ${s.group === null ? 'per channel' : `groups of ${s.group}`}`
+  `int${s.bits} weights ${name(s)}, ${s.group === null ? 'per channel' : `groups of ${s.group}`}${s.bytes ? ', int8 input per token' : ''}`
 
 async function row(shape: WeightShape, threads: number, options: BenchOptions): Promise<BenchRow> {
   const { m, n, k } = shape
@@ -100,12 +106,13 @@ async function row(shape: WeightShape, threads: number, options: BenchOptions): 
   const x = tensor(input, { shape: [m, k] })
   const dense = dequantize(q)
   const packed = pack(dense)
+  const call = shape.bytes ? () => linear(x, q, null, { quantizeInput: 'token' }) : () => linear(x, q)
   const peers = options.peer ? await peersOf(shape, codes, input, threads, notes) : []
   try {
     const exact = linear(x, packed).dataSync() as Float32Array // float32 holds every sum of these
-    agree(label, linear(x, q).dataSync(), exact, boundOf(shape))
+    agree(label, call().dataSync(), exact, shape.bytes ? boundOfBytes(shape) : boundOf(shape))
     for (const { peer, result } of peers) agree(`${label}, ${peer.variant}`, exact, result, boundOf(shape))
-    const { packed: bytes } = packedOnce(q, 'weights', () => {
+    const { packed: bytes } = packedOnce(q, shape.bytes ? 'bytes' : 'weights', () => {
       throw new Error(`${label}: not packed by the product before`)
     })
     const few = m <= FEW_ROWS
@@ -115,14 +122,14 @@ async function row(shape: WeightShape, threads: number, options: BenchOptions): 
       {
         suite: 'int8',
         name: label,
-        why: `${shape.why}; a 16-bit activation takes two dot products of bytes`,
+        why: `${shape.why}; ${shape.bytes ? 'activations become bytes, as in the peer' : 'a 16-bit activation takes two dot products of bytes'}`,
         dtype: `int${shape.bits}`,
         shape: [m, n, k],
         threads,
-        kernel: addon.wmatmulName(),
-        contender: calls(() => linear(x, q)),
+        kernel: shape.bytes ? addon.qmatmulName() : addon.wmatmulName(),
+        contender: calls(call),
         work: few ? [{ unit: 'GB/s', amount: bytes.size }, arithmetic] : [arithmetic],
-        ceilings: [...(few ? [read] : []), ...dotCeiling(notes, 2 * arithmetic.amount)],
+        ceilings: [...(few ? [read] : []), ...dotCeiling(notes, (shape.bytes ? 1 : 2) * arithmetic.amount)],
         baseline: { name: 'float32', contender: calls(() => linear(x, packed)) },
         peers: peers.map(({ peer }) => peer),
         notes,
