@@ -185,7 +185,7 @@ t.test('the list of shapes', (t) => {
   t.ok(shapes.every((s) => s.suite in suites && s.why.length > 0 && s.dtypes.length > 0))
   const quantized = [
     ...byteShapes.map((s) => `${name(s)} ${s.result} ${s.target ?? ''}`),
-    ...weightShapes.map((s) => `${name(s)} ${s.bits} ${s.group}`),
+    ...weightShapes.map((s) => `${name(s)} ${s.bits} ${s.group} ${s.bytes ?? false}`),
   ]
   t.equal(new Set(quantized).size, quantized.length)
   t.end()
