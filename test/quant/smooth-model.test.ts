@@ -1,6 +1,6 @@
 // smoothQuant on models: the float output stays what it was, what feeds what is found or given, and what cannot be
 // smoothed is refused before anything has changed.
-import { nn, quant, type Tensor, tensor } from 'kerf'
+import { manualSeed, nn, quant, type Tensor, tensor } from 'kerf'
 import t from 'tap'
 import type { AnyModule } from '#lib/nn/module'
 import { smoothScales } from '#lib/quant/smooth'
@@ -117,7 +117,11 @@ class Block extends nn.Module {
 }
 
 t.test('layers that read one output share their scales: pairs', async (t) => {
+  manualSeed(1)
   const model = new Block().eval()
+  // Logits near 1: softmax turns a relative error of theirs into as many times their size, which is no doing of smoothing.
+  const { qProj } = model.attention
+  qProj.loadStateDict({ weight: qProj.weight.mul(2 ** -8), bias: qProj.bias as Tensor })
   const batch = x.reshape([5, 5, 16])
   const data = calibrationData.map((x) => x.reshape([6, 5, 16]))
   const float = model.forward(batch)
