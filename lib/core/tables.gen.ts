@@ -171,6 +171,8 @@ export interface Ops<V> {
     isSigned: number,
     zeros: number,
   ): void
+  sppack(packed: V, values: V, pointers: V, columns: V, k: number, steps: number): void
+  spmatmul(out: V, a: V, packed: V, bias: V | null, activation: number, count: number, few: number): void
 }
 
 /** Each op's parameters as letters: v = view, o = optional view, i = i64, f = f64. */
@@ -260,7 +262,9 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   qmatmul: 'vviooovoooooi',
   wpack: 'vvvoiiii',
   wmatmul: 'vvvoiiiii',
+  sppack: 'vvvvii',
+  spmatmul: 'vvvoiii',
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = 'e7d29aaeb5439d04'
+export const fingerprint = '4bff0945d7dfc391'

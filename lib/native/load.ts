@@ -44,6 +44,12 @@ export interface Addon {
   qmatmulName(): string | null
   wpackedBytes(k: number, n: number, bits: number, group: number, signed: number, zeros: number): number
   wmatmulName(): string | null
+  sppackedBytes(n: number, k: number, count: number): number
+  spmatmulName(): string | null
+  /** Up to how many rows of x sparse weights are packed for few rows; 0: this row of kernels has no such form. */
+  spfewRows(): number
+  spfewSteps(pointers: Int32Array, columns: Int32Array, k: number): number
+  spfewBytes(n: number, k: number, steps: number): number
   /** One run of a probe on all threads: what it did (operations, bytes), or -1 (native/binding/probe.h). */
   probe(kind: 'fma' | 'bf16dot' | 'int8dot' | 'read', amount: number, buffer?: ArrayBuffer, offset?: number): number
   debugKernels(on: boolean): void

@@ -5,6 +5,7 @@ import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { addon, targetName } from '../native/load'
 import { QuantizedTensor } from '../tensor/quantized'
+import { SparseTensor } from '../tensor/sparse'
 import { keep } from '../tensor/tensor'
 import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
 import { arg, converted, empty, expandView, needsGrad, Tensor, taped } from './op'
@@ -12,6 +13,7 @@ import { isByte, matmulBytes } from './qmatmul'
 import { matmulQuantized, type QuantizedLinearOptions, quantizedLinear } from './quantized-linear'
 import { sum, sumTo } from './reduce'
 import { reshape, transpose } from './shape'
+import { matmulSparse, type SparseLinearOptions, sparseLinear } from './spmatmul'
 import { cast, gelu, silu } from './unary'
 
 export interface MatmulOptions<O extends DType = DType> {
@@ -217,7 +219,7 @@ export type MatmulOf<A extends DType, B extends DType> = MatmulTable[A][B]
  * exact int32 product.
  *
  * @param a [..., m, k]
- * @param b [..., k, n], or a packed [k, n] matrix, or a quantized one per tensor or per channel(1) (a is float then)
+ * @param b [..., k, n], or a packed [k, n] matrix, or a sparse one, or a quantized one per tensor or per channel(1) (a is float then)
  * @returns [..., m, n] in the promoted dtype of the inputs, int32 for bytes by bytes, unless `dtype` says otherwise
  * @throws ShapeError where sizes do not go together, or where int32 could overflow (k above 65,793; 33,025 for uint8 b);
  * DTypeError where this machine has no kernel for the dtype
@@ -229,11 +231,16 @@ export function matmul<A extends DType, B extends DType, O extends DType = Matmu
 ): Tensor<O>
 export function matmul<A extends DType, O extends DType = A>(
   a: Tensor<A>,
-  b: QuantizedTensor,
+  b: QuantizedTensor | SparseTensor,
   options?: MatmulOptions<O>,
 ): Tensor<O>
-export function matmul(a: Tensor, b: Tensor | PackedMatrix | QuantizedTensor, options: MatmulOptions = {}): Tensor {
+export function matmul(
+  a: Tensor,
+  b: Tensor | PackedMatrix | QuantizedTensor | SparseTensor,
+  options: MatmulOptions = {},
+): Tensor {
   const x: Tensor = arg('matmul', 'a', a) as Tensor
+  if (b instanceof SparseTensor) return matmulSparse('matmul', x, b, options)
   if (b instanceof QuantizedTensor) return matmulQuantized('matmul', x, b, options)
   const y: Tensor | PackedMatrix = b instanceof PackedMatrix ? b : arg('matmul', 'b', b)
   if (x.rank === 0 || y.shape.length === 0) throw new ShapeError('matmul: both operands need at least one axis')
@@ -257,7 +264,7 @@ export function matmul(a: Tensor, b: Tensor | PackedMatrix | QuantizedTensor, op
  * x times the transpose of w, plus bias: a fully connected layer.
  *
  * @param x [..., in]
- * @param w [out, in], a tensor, a packed one, or a quantized one (see quantizedLinear for its options)
+ * @param w [out, in], a tensor, a packed one, a sparse one, or a quantized one (see quantizedLinear for its options)
  * @param bias [out]
  * @returns [..., out]
  */
@@ -273,14 +280,21 @@ export function linear<A extends DType, O extends DType = A>(
   bias?: Tensor | null,
   options?: QuantizedLinearOptions<O>,
 ): Tensor<O>
+export function linear<A extends DType, O extends DType = A>(
+  x: Tensor<A>,
+  w: SparseTensor,
+  bias?: Tensor | null,
+  options?: SparseLinearOptions<O>,
+): Tensor<O>
 export function linear(
   x: Tensor,
-  w: Tensor | PackedMatrix | QuantizedTensor,
+  w: Tensor | PackedMatrix | QuantizedTensor | SparseTensor,
   bias?: Tensor | null,
   options: QuantizedLinearOptions = {},
 ): Tensor {
   const a: Tensor = arg('linear', 'x', x)
   if (w instanceof QuantizedTensor) return quantizedLinear(a, w, bias, options)
+  if (w instanceof SparseTensor) return sparseLinear(a, w, bias, options)
   const packed = w instanceof PackedMatrix
   const weights: Tensor | PackedMatrix = packed ? w : arg('linear', 'w', w)
   if (weights.shape.length !== 2) throw new ShapeError(`linear: w must be [out, in], it is ${showShape(weights.shape)}`)

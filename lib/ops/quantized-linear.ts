@@ -1,14 +1,15 @@
 /** linear() and matmul() whose weights are a QuantizedTensor. */
-import { checkDType, type DType } from '../core/dtype'
+import type { DType } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { perChannel, perTensor, showGranularity } from '../core/quantization'
-import { showShape, sizeOf } from '../core/shape'
+import { showShape } from '../core/shape'
 import { native } from '../native/call'
 import { addon } from '../native/load'
 import { QuantizedTensor } from '../tensor/quantized'
 import { copyTo } from '../tensor/tensor'
-import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
-import { arg, checkDTypeOf, converted, empty, expandView, needsGrad, type Tensor, taped, transposedView } from './op'
+import type { ActivationName } from './epilogue'
+import { arg, checkDTypeOf, empty, type Tensor, transposedView } from './op'
+import { productWithWeights } from './product-with-weights'
 import {
   type ByteDType,
   type BytesProduct,
@@ -23,9 +24,7 @@ import {
   packedZero,
 } from './qmatmul'
 import { bytesOf, dequantize, packInt4 } from './quantize'
-import { sum } from './reduce'
 import { reshape } from './shape'
-import { gelu, silu } from './unary'
 
 /** How the input of an int8 layer becomes bytes. */
 export type InputQuantization =
@@ -137,52 +136,34 @@ function product<O extends DType>(
   options: QuantizedLinearOptions<O>,
 ): Tensor<O> {
   const [out, inputs] = w.shape as [number, number]
-  if (bias) checkBias(op, bias, out)
   const { activation, quantizeInput, multiplier = null } = options
-  const code = activationCode(op, activation)
-  const wanted = options.dtype === undefined ? a.dtype : checkDType(op, options.dtype)
-  if (wanted !== a.dtype && wanted !== 'float32')
-    throw new DTypeError(
-      `${op}: with quantized weights dtype must be ${a.dtype === 'float32' ? '' : `${a.dtype} or `}float32, got ${wanted}`,
-    )
-  const taking = [a, ...(bias ? [bias] : [])]
-  const recorded = needsGrad(taking)
-  const apart = recorded && needsInput(activation)
-  const fused = apart ? 0 : code
-  const rows = sizeOf(a.shape.slice(0, -1))
-  const result = empty(wanted, [rows, out])
-  const flat = reshape(a, [rows, inputs])
-  const bias32 = bias ? biasRow(bias) : null
-  if (quantizeInput === undefined) {
-    if (multiplier) throw new ArgumentError(`${op}: multiplier needs quantizeInput`)
-    const { packed } = packedOnce(w, 'weights', () => packForWeights(op, w))
-    const size = groupsOf(op, w).size
-    const signed = w.dtype.startsWith('u') ? 0 : 1
-    native.wmatmul(result, flat, packed, bias32, fused, w.bits, size, signed, w.zeroPoint ? 1 : 0)
-  } else {
-    const { packed, zero } = packedOnce(w, 'bytes', () => packForBytes(op, w))
-    checkInner(op, inputs, zero !== null)
-    const bScale = w.scale.rank > 0 && out === 1 ? reshape(w.scale, []) : w.scale
-    multiply(result, {
-      a: flat,
-      ...inputBytes(op, quantizeInput),
-      multiplier: multiplier && checkMultiplier(op, multiplier, inputs),
-      packed,
-      bScale,
-      bZero: zero && zero.size === 1 ? reshape(zero, []) : zero,
-      bias: bias32,
-      activation: fused,
-    })
-  }
-  const shaped: Tensor = a.rank === 2 ? result : reshape(result, [...a.shape.slice(0, -1), out])
-  if (!recorded) return shaped as Tensor as Tensor<O>
-  const before = apart ? undefined : activation
-  const tracked = taped(op, shaped, taking, (grad) => {
-    const g = converted(beforeActivation(grad, shaped, before), 'float32')
-    return [a.requiresGrad ? gradOfInput(g, w, a, multiplier) : null, ...(bias ? [gradOfBias(g, bias)] : [])]
-  })
-  const activated = apart ? (activation === 'gelu' ? gelu(tracked) : silu(tracked)) : tracked
-  return activated as Tensor as Tensor<O>
+  if (multiplier && quantizeInput === undefined) throw new ArgumentError(`${op}: multiplier needs quantizeInput`)
+  return productWithWeights({
+    ...{ op, kind: 'quantized', x: a, outFeatures: out, bias: bias ?? null, activation, dtype: options.dtype },
+    ...{ multiplier, dense: () => dequantize(w) },
+    run(result, flat, bias32, code) {
+      if (quantizeInput === undefined) {
+        const { packed } = packedOnce(w, 'weights', () => packForWeights(op, w))
+        const size = groupsOf(op, w).size
+        const signed = w.dtype.startsWith('u') ? 0 : 1
+        native.wmatmul(result, flat, packed, bias32, code, w.bits, size, signed, w.zeroPoint ? 1 : 0)
+        return
+      }
+      const { packed, zero } = packedOnce(w, 'bytes', () => packForBytes(op, w))
+      checkInner(op, inputs, zero !== null)
+      const bScale = w.scale.rank > 0 && out === 1 ? reshape(w.scale, []) : w.scale
+      multiply(result, {
+        a: flat,
+        ...inputBytes(op, quantizeInput),
+        multiplier: multiplier && checkMultiplier(op, multiplier, inputs),
+        packed,
+        bScale,
+        bZero: zero && zero.size === 1 ? reshape(zero, []) : zero,
+        bias: bias32,
+        activation: code,
+      })
+    },
+  }) as Tensor as Tensor<O>
 }
 
 function checkMultiplier(op: string, multiplier: Tensor, inputs: number): Tensor<'float32'> {
@@ -206,22 +187,6 @@ function inputBytes(op: string, how: InputQuantization): Pick<BytesProduct, 'qua
     aScale: checkScale(op, 'quantizeInput.scale', how.scale, 1),
     aZero: checkZero(op, 'quantizeInput.zeroPoint', how.zeroPoint, 1),
   }
-}
-
-/** g W, for the weights that w stands for: straight through the quantization of x. */
-function gradOfInput(g: Tensor, w: QuantizedTensor, x: Tensor, multiplier: Tensor | null): Tensor {
-  const [out, inputs] = w.shape as [number, number]
-  const rows = sizeOf(g.shape.slice(0, -1))
-  const back = empty('float32', [rows, inputs])
-  native.matmul(back, reshape(g, [rows, out]), dequantize(w), null, 0)
-  if (multiplier) native.mul(back, back, expandView(multiplier, back.shape))
-  return converted(reshape(back, x.shape), x.dtype)
-}
-
-function gradOfBias(g: Tensor, bias: Tensor): Tensor | null {
-  if (!bias.requiresGrad) return null
-  const axes = Array.from({ length: g.rank - 1 }, (_, i) => i)
-  return converted(sum(g, axes), bias.dtype)
 }
 
 /**

@@ -176,6 +176,57 @@ Napi::Value wpacked_bytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n), format)));
 }
 
+// sppackedBytes(n, k, count): the size of sppack()'s output for the chosen row.
+Napi::Value sppacked_bytes(const Napi::CallbackInfo& info) {
+  const SpMatmulCell& found = kernels().spmatmul;
+  double n = number(info, 0), k = number(info, 1), count = number(info, 2);
+  constexpr double kMost = 0x7fffffff;
+  if (!found.run || !(n >= 0 && n <= kMost && k >= 0 && k <= kMost && n * k < 9e15 && count >= 0 && count <= kMost))
+    return Napi::Number::New(info.Env(), -1);
+  return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(n), static_cast<int64_t>(k), static_cast<int64_t>(count))));
+}
+
+// spfewRows(): up to how many rows of A the chosen row of kernels wants weights packed for few; 0: never.
+Napi::Value spfew_rows(const Napi::CallbackInfo& info) {
+  const SpMatmulFewCell& found = kernels().spmatmul_few;
+  return Napi::Number::New(info.Env(), found.run ? static_cast<double>(found.rows) : 0);
+}
+
+// spfewSteps(pointers: Int32Array, columns: Int32Array, k): the steps of weights packed for few rows, or -1.
+Napi::Value spfew_steps(const Napi::CallbackInfo& info) {
+  const SpMatmulFewCell& found = kernels().spmatmul_few;
+  const int32_t* arrays[2] = {};
+  size_t lengths[2] = {};
+  for (size_t i = 0; i < 2; i++) {
+    napi_typedarray_type type;
+    void* data = nullptr;
+    bool typed = false;
+    if (info.Length() <= i || napi_is_typedarray(info.Env(), info[i], &typed) != napi_ok || !typed ||
+        napi_get_typedarray_info(info.Env(), info[i], &type, &lengths[i], &data, nullptr, nullptr) != napi_ok || type != napi_int32_array)
+      throw Napi::TypeError::New(info.Env(), "spfewSteps: two Int32Arrays");
+    arrays[i] = static_cast<const int32_t*>(data);
+  }
+  const double k = number(info, 2);
+  if (!found.run || lengths[0] < 1 || !(k >= 0 && k <= 0x7fffffff)) return Napi::Number::New(info.Env(), -1);
+  const CsrMatrix w{static_cast<int64_t>(lengths[0]) - 1, static_cast<int64_t>(k), static_cast<int64_t>(lengths[1]), arrays[0], arrays[1], nullptr};
+  return Napi::Number::New(info.Env(), static_cast<double>(found.steps(w)));
+}
+
+// spfewBytes(n, k, steps): the size of sppack()'s output for few rows.
+Napi::Value spfew_bytes(const Napi::CallbackInfo& info) {
+  const SpMatmulFewCell& found = kernels().spmatmul_few;
+  double n = number(info, 0), k = number(info, 1), steps = number(info, 2);
+  constexpr double kMost = 0x7fffffff;
+  if (!found.run || !(n >= 0 && n <= kMost && k >= 0 && k <= kMost && n * k < 9e15 && steps >= 0 && steps <= kMost))
+    return Napi::Number::New(info.Env(), -1);
+  return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(n), static_cast<int64_t>(k), static_cast<int64_t>(steps))));
+}
+
+Napi::Value spmatmul_name(const Napi::CallbackInfo& info) {
+  const char* name = kernels().spmatmul.name;
+  return name ? Napi::Value(Napi::String::New(info.Env(), name)) : info.Env().Null();
+}
+
 Napi::Value wmatmul_name(const Napi::CallbackInfo& info) {
   const char* name = kernels().wmatmul.name;
   return name ? Napi::Value(Napi::String::New(info.Env(), name)) : info.Env().Null();
@@ -235,6 +286,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set("qmatmulName", qmatmul_name);
   set("wpackedBytes", wpacked_bytes);
   set("wmatmulName", wmatmul_name);
+  set("sppackedBytes", sppacked_bytes);
+  set("spmatmulName", spmatmul_name);
+  set("spfewRows", spfew_rows);
+  set("spfewSteps", spfew_steps);
+  set("spfewBytes", spfew_bytes);
   set("probe", probe);
   set("debugKernels", debug_kernels_on);
   exports.Set("tables", kTables);

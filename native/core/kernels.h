@@ -124,6 +124,45 @@ struct WMatmulCell {
   bool (*run)(const WMatmulProblem& problem);
 };
 
+// ---- sparse matmul: C[m, n] = activation(A W^T + bias), W [n, k] in CSR.
+struct CsrMatrix {
+  int64_t n, k, count;
+  const int32_t* pointers;  // [n + 1], from 0 to count
+  const int32_t* columns;   // [count], growing within each row
+  const float* values;
+};
+
+struct SparseProblem {
+  int64_t m, n, k, count;
+  const void* a;
+  DType a_type;       // a float dtype
+  int64_t a_row;      // A's columns are contiguous
+  const void* packed;
+  void* c;
+  int64_t c_row;
+  DType c_type;       // a_type, or float32
+  const float* bias;  // [n] or null
+  Activation activation;
+};
+
+struct SpMatmulCell {
+  const char* name;
+  int64_t (*packed_bytes)(int64_t n, int64_t k, int64_t count);
+  bool (*pack)(void* packed, const CsrMatrix& w);  // false when w is not CSR
+  bool (*run)(const SparseProblem& problem);       // false when scratch memory is exhausted or packed is not what pack() wrote
+};
+
+// The same for up to `rows` rows of A, from a form of its own, whose size depends on where the non-zeros are: on its number
+// of steps, which here is the problem's `count`. A row of the table that has none leaves it null.
+struct SpMatmulFewCell {
+  const char* name;
+  int64_t rows;
+  int64_t (*steps)(const CsrMatrix& w);  // -1 when w is not CSR
+  int64_t (*packed_bytes)(int64_t n, int64_t k, int64_t steps);
+  bool (*pack)(void* packed, const CsrMatrix& w, int64_t steps);
+  bool (*run)(const SparseProblem& problem);
+};
+
 // ---- quantization: n elements, scale and zero point broadcast (stride 0) or strided; zero null is 0.
 struct QuantizeRun {
   const void* a;
@@ -232,6 +271,8 @@ struct Kernels {
   MatmulCell matmul[kDTypes];
   QMatmulCell qmatmul;
   WMatmulCell wmatmul;
+  SpMatmulCell spmatmul;
+  SpMatmulFewCell spmatmul_few;
   QuantizeCell quantize[kDTypes];  // dtype of a
   DequantizeCell dequantize[kDTypes];  // dtype of out
   FakeQuantizeCell fake_quantize[kDTypes];

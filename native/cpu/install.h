@@ -11,6 +11,7 @@ void install_copy(Kernels& row);
 void install_rows(Kernels& row);
 void install_matmul(Kernels& row);
 void install_qmatmul(Kernels& row);
+void install_spmatmul(Kernels& row);
 void install_probe(Kernels& row);
 
 }  // namespace kerf::KERF_TARGET

@@ -217,7 +217,7 @@ interface RawCall {
 const view = (t: Tensor) => [t.code, t.rank, t.offset, ...t.shape, ...t.strides]
 const packedBytes = (size: number) => bytes([size], 'uint8')
 
-/** A right call of each native op of quantization. */
+/** A right call of each native op of quantization and of sparse weights. */
 function rawCalls(): RawCall[] {
   const int32 = (shape: number[]) => zeros(shape, { dtype: 'int32' })
   const [x, out] = [ones([4, 6]), bytes([4, 6], 'uint8')]
@@ -275,7 +275,41 @@ function rawCalls(): RawCall[] {
     { op: 'wpack', args: [w, four, ...groups, 6, 4, 4, 0] },
     { op: 'wpack', args: [packedBytes(addon.wpackedBytes(6, 7, 8, 4, 1, 0)), codes, groups[0], null, 6, 8, 4, 1] },
     { op: 'wmatmul', args: [zeros([4, 7]), x, w, zeros([7]), 2, 4, 4, 0, 1] },
+    ...sparseCalls(),
   ]
+}
+
+/** 8 x 6 with a non-zero in every row, packed for any number of rows of x and, where the machine has that, for few. */
+function sparseCalls(): RawCall[] {
+  const int32 = (values: number[]) => tensor(values, { dtype: 'int32' })
+  const [values, pointers, columns] = [ones([8]), int32([0, 1, 2, 3, 4, 5, 6, 7, 8]), int32([0, 1, 2, 3, 4, 5, 0, 1])]
+  const forms: [number, number, number][] = [[-1, addon.sppackedBytes(8, 6, 8), 8]]
+  if (addon.spfewRows() > 0) {
+    const steps = addon.spfewSteps(pointers.dataSync(), columns.dataSync(), 6)
+    forms.push([steps, addon.spfewBytes(8, 6, steps), steps])
+  }
+  return forms.flatMap(([steps, size, count]) => {
+    const packed = packedBytes(size)
+    return [
+      { op: 'sppack', args: [packed, values, pointers, columns, 6, steps] },
+      { op: 'spmatmul', args: [zeros([4, 8]), ones([4, 6]), packed, ones([8]), 1, count, steps < 0 ? 0 : 1] },
+    ]
+  })
+}
+
+/** Packed weights whose bytes somebody has changed: whatever comes out, nothing outside is read. */
+function changedWeights(): void {
+  const call = sparseCalls()
+  for (let round = 0; round < 4000; round++) {
+    const [pack, run] = round % 2 && call.length > 2 ? [call[2], call[3]] : [call[0], call[1]]
+    const { op, args } = pack as RawCall
+    raw(op, flat(args), buffersOf(args))
+    const packed = args[0] as Tensor
+    const bytes = new Uint8Array(packed.buffer, packed.offset, packed.size)
+    for (let i = 0; i < 1 + random(8); i++) bytes[random(bytes.length)] = random(256)
+    const { op: product, args: operands } = run as RawCall
+    raw(product, flat(operands), buffersOf(operands))
+  }
 }
 
 /** Runs a call whose page and buffers are given, to its end. */
@@ -360,6 +394,7 @@ function overflowing(): void {
 wrongArguments()
 forgedTensors()
 nearlyRight()
+changedWeights()
 overflowing()
 const q = quant.quantize(tensor([[1, -1]]))
 if (

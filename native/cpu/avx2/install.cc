@@ -8,6 +8,7 @@ void install(Kernels& row) {
   install_rows(row);
   install_matmul(row);
   install_qmatmul(row);
+  install_spmatmul(row);
   install_probe(row);
 }
 

@@ -1,0 +1,179 @@
+/** Between dense and sparse, and CSR as the kernels read it. */
+import { type FloatDType, isFloat } from '../core/dtype'
+import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
+import { showShape } from '../core/shape'
+import { checkFormat, isBlocks, type SparseFormat, SparseTensor } from '../tensor/sparse'
+import { tensor } from './create'
+import { arg, converted, type Tensor } from './op'
+
+/**
+ * The non-zeros of a matrix in a sparse format. Exact: `densify` gives the same values back (-0 comes back as 0). Waits for
+ * w's values.
+ *
+ * @param w float [rows, columns]; of weights, [out, in]
+ * @param format 'csr' takes any matrix; '2:4' at most two non-zeros in every four neighbours of a row (prune.semiStructured
+ * makes them so), and a multiple of 4 columns; { block: [rows, columns] } stores every block that has a non-zero, whole
+ * @throws ArgumentError when a row of a '2:4' matrix has three non-zeros in one four: it is named
+ */
+export function sparsify<D extends FloatDType>(w: Tensor<D>, format: SparseFormat): SparseTensor<D> {
+  const op = 'sparsify'
+  const x = arg(op, 'w', w)
+  if (!isFloat(x.dtype)) throw new DTypeError(`${op}: w must be a float tensor, it is ${x.dtype}`)
+  if (x.rank !== 2) throw new ShapeError(`${op}: w must be [rows, columns], it is ${showShape(x.shape)}`)
+  const checked = checkFormat(op, format)
+  const [rows, columns] = x.shape as [number, number]
+  const dense = converted(x, 'float32').dataSync()
+  if (checked === '2:4') return twoOfFour(op, dense, rows, columns, x.dtype as D)
+  const block = isBlocks(checked) ? checked.block : ([1, 1] as const)
+  const found = blocksOf(dense, rows, columns, block)
+  const count = found.columns.length
+  return new SparseTensor<D>({
+    shape: x.shape,
+    format: checked,
+    values: tensor(found.values, { shape: isBlocks(checked) ? [count, ...block] : [count], dtype: x.dtype as D }),
+    pointers: tensor(found.pointers, { dtype: 'int32' }),
+    columns: tensor(found.columns, { dtype: 'int32' }),
+  })
+}
+
+/** Blocks with a non-zero, row of blocks by row of blocks; 1 x 1 blocks are CSR's elements. */
+function blocksOf(dense: Float32Array, rows: number, columns: number, [r, c]: readonly [number, number]) {
+  const down = Math.ceil(rows / r)
+  const across = Math.ceil(columns / c)
+  const pointers = new Int32Array(down + 1)
+  const used: number[] = []
+  for (let i = 0; i < down; i++) {
+    const bottom = Math.min((i + 1) * r, rows)
+    for (let j = 0; j < across; j++) {
+      const right = Math.min((j + 1) * c, columns)
+      let any = false
+      for (let y = i * r; y < bottom && !any; y++)
+        for (let x = j * c; x < right && !any; x++) any = dense[y * columns + x] !== 0
+      if (any) used.push(j)
+    }
+    pointers[i + 1] = used.length
+  }
+  const values = new Float32Array(used.length * r * c)
+  for (let i = 0; i < down; i++) {
+    for (let at = pointers[i] as number; at < (pointers[i + 1] as number); at++) {
+      const left = (used[at] as number) * c
+      const width = Math.min(c, columns - left)
+      for (let y = 0; y < Math.min(r, rows - i * r); y++) {
+        const from = (i * r + y) * columns + left
+        values.set(dense.subarray(from, from + width), (at * r + y) * c)
+      }
+    }
+  }
+  return { values, pointers, columns: Int32Array.from(used) }
+}
+
+function twoOfFour<D extends FloatDType>(
+  op: string,
+  dense: Float32Array,
+  rows: number,
+  columns: number,
+  dtype: D,
+): SparseTensor<D> {
+  if (columns % 4 !== 0)
+    throw new ShapeError(`${op}: 2:4 needs a multiple of 4 columns, w is ${showShape([rows, columns])}`)
+  const values = new Float32Array((rows * columns) / 2)
+  const bytes = Math.ceil(columns / 8)
+  const metadata = new Uint8Array(rows * bytes)
+  for (let i = 0; i < rows; i++) {
+    for (let group = 0; group < columns / 4; group++) {
+      const from = i * columns + 4 * group
+      const places = [0, 1, 2, 3].filter((place) => dense[from + place] !== 0)
+      if (places.length > 2)
+        throw new ArgumentError(
+          `${op}: row ${i} has ${places.length} non-zeros in columns ${4 * group} to ${4 * group + 3}; 2:4 allows 2 (prune.semiStructured leaves the largest)`,
+        )
+      // Zeros fill up: those places that keep the order.
+      if (places.length === 0) places.push(0, 1)
+      if (places.length === 1) places[0] === 3 ? places.unshift(0) : places.push(3)
+      const [first, second] = places as [number, number]
+      const to = (i * columns) / 2 + 2 * group
+      values[to] = dense[from + first] as number
+      values[to + 1] = dense[from + second] as number
+      const at = i * bytes + (group >> 1)
+      metadata[at] = (metadata[at] as number) | ((first | (second << 2)) << (4 * (group & 1)))
+    }
+  }
+  return new SparseTensor<D>({
+    shape: [rows, columns],
+    format: '2:4',
+    values: tensor(values, { shape: [rows, columns / 2], dtype }),
+    metadata: tensor(metadata, { shape: [rows, bytes], dtype: 'uint8' }),
+  })
+}
+
+/** The matrix that a sparse tensor stands for, [rows, columns] in its dtype. */
+export function densify<D extends FloatDType>(s: SparseTensor<D>): Tensor<D> {
+  checkSparse('densify', 's', s)
+  const [rows, columns] = s.shape as [number, number]
+  const dense = new Float32Array(rows * columns)
+  const { pointers, columns: at, values } = csrArrays(s)
+  for (let i = 0; i < rows; i++)
+    for (let p = pointers[i] as number; p < (pointers[i + 1] as number); p++)
+      dense[i * columns + (at[p] as number)] = values[p] as number
+  return tensor(dense, { shape: s.shape, dtype: s.dtype })
+}
+
+/** @internal */
+export function checkSparse(op: string, name: string, s: unknown): SparseTensor {
+  if (!(s instanceof SparseTensor)) throw new ArgumentError(`${op}: ${name} must be a SparseTensor, got ${show(s)}`)
+  s.checkLive(op)
+  return s
+}
+
+export interface CsrArrays {
+  pointers: Int32Array
+  columns: Int32Array
+  values: Float32Array
+}
+
+/** @internal Any format as the three arrays of CSR, without the zeros that fill blocks and fours. */
+export function csrArrays(s: SparseTensor): CsrArrays {
+  const [rows, columns] = s.shape as [number, number]
+  const stored = converted(s.values, 'float32').dataSync()
+  if (s.format === 'csr')
+    return {
+      pointers: (s.pointers as Tensor<'int32'>).dataSync(),
+      columns: (s.columns as Tensor<'int32'>).dataSync(),
+      values: stored,
+    }
+  const pointers = new Int32Array(rows + 1)
+  const at = new Int32Array(stored.length)
+  const values = new Float32Array(stored.length)
+  let count = 0
+  const put = (column: number, value: number) => {
+    if (value === 0) return
+    at[count] = column
+    values[count++] = value
+  }
+  if (s.format === '2:4') {
+    const metadata = (s.metadata as Tensor<'uint8'>).dataSync()
+    const bytes = Math.ceil(columns / 8)
+    for (let i = 0; i < rows; i++) {
+      for (let group = 0; group < columns / 4; group++) {
+        const four = ((metadata[i * bytes + (group >> 1)] as number) >> (4 * (group & 1))) & 15
+        const from = (i * columns) / 2 + 2 * group
+        put(4 * group + (four & 3), stored[from] as number)
+        put(4 * group + (four >> 2), stored[from + 1] as number)
+      }
+      pointers[i + 1] = count
+    }
+  } else {
+    const [r, c] = s.format.block
+    const begins = (s.pointers as Tensor<'int32'>).dataSync()
+    const blocks = (s.columns as Tensor<'int32'>).dataSync()
+    for (let i = 0; i < rows; i++) {
+      const row = Math.floor(i / r)
+      for (let b = begins[row] as number; b < (begins[row + 1] as number); b++) {
+        const left = (blocks[b] as number) * c
+        for (let x = 0; x < c && left + x < columns; x++) put(left + x, stored[(b * r + (i % r)) * c + x] as number)
+      }
+      pointers[i + 1] = count
+    }
+  }
+  return { pointers, columns: at.subarray(0, count), values: values.subarray(0, count) }
+}

@@ -1,0 +1,222 @@
+// Few rows of A times sparse weights, without gathering: 64 outputs x 64 inputs of W at a time. The row's 64 inputs stand in
+// four registers, a table for vpermi2ps; lanes are outputs, a step is one non-zero of each of 16 outputs. The outputs of a
+// tile are sorted by their number of non-zeros, so that the 16 that share steps end together: 90 % of 4096^2 fills 82 % of
+// the lanes, and 5 bytes a lane are all that is read.
+//
+//   int64   start[groups + 1]             of a group's steps; a group is 64 outputs
+//   uint8   heads[groups][tiles][72]      steps of the four sixteens (4, then 4 of padding), then the lane of each output
+//   uint8   index[steps][16]              which of the 64 inputs
+//   float   values[steps][16]
+//
+// Indices are taken modulo 64 by the instruction; steps are added up before they are trusted.
+#pragma once
+#include "../spmatmul_loops.h"
+
+namespace kerf::KERF_TARGET {
+
+constexpr int64_t kTile = 64, kHead = 8 + kTile;
+constexpr int kSixteens = 4;
+
+// Where a group's tile begins and ends in each of its outputs, and the outputs sorted by their counts.
+struct TileOutputs {
+  int32_t begin[kTile], count[kTile];
+  uint8_t order[kTile];
+
+  // `at` moves past the tile's non-zeros.
+  TileOutputs(const CsrMatrix& w, int32_t (&at)[kTile], int64_t row0, int64_t to) {
+    int32_t many[kTile + 2] = {};  // a counting sort, the largest first
+    for (int64_t r = 0; r < kTile; r++) {
+      begin[r] = at[r];
+      if (row0 + r < w.n)
+        while (at[r] < w.pointers[row0 + r + 1] && w.columns[at[r]] < to) at[r]++;
+      count[r] = at[r] - begin[r];
+      many[kTile - count[r] + 1]++;
+    }
+    for (int64_t c = 1; c <= kTile + 1; c++) many[c] += many[c - 1];
+    for (int64_t r = 0; r < kTile; r++) order[many[kTile - count[r]]++] = static_cast<uint8_t>(r);
+  }
+};
+
+template <class Body>
+static void for_tiles(const CsrMatrix& w, Body body) {
+  for (int64_t group = 0; group * kTile < w.n; group++) {
+    int32_t at[kTile];
+    for (int64_t r = 0; r < kTile; r++) at[r] = w.pointers[min_of(group * kTile + r, w.n)];
+    for (int64_t tile = 0; tile * kTile < w.k; tile++) body(group, tile, TileOutputs(w, at, group * kTile, (tile + 1) * kTile));
+  }
+}
+
+struct Tables {
+  int64_t groups, tiles;
+  int64_t* start;
+  uint8_t* heads;
+  uint8_t* index;
+  float* values;
+  int64_t bytes;
+
+  Tables(void* packed, int64_t n, int64_t k, int64_t steps) : groups(ceil_div(n, kTile)), tiles(ceil_div(k, kTile)) {
+    char* at = static_cast<char*>(packed);
+    auto take = [&](int64_t size) {
+      char* here = at;
+      at += ceil_div(size, 64) * 64;
+      return here;
+    };
+    start = reinterpret_cast<int64_t*>(take((groups + 1) * 8));
+    heads = reinterpret_cast<uint8_t*>(take(groups * tiles * kHead));
+    index = reinterpret_cast<uint8_t*>(take(steps * W));
+    values = reinterpret_cast<float*>(take(steps * W * 4));
+    bytes = at - static_cast<char*>(packed);
+  }
+
+  bool sound(int64_t group, int64_t steps) const {
+    int64_t sum = 0;
+    for (int64_t tile = 0; tile < tiles; tile++) {
+      const uint8_t* head = heads + (group * tiles + tile) * kHead;
+      sum += head[0] + head[1] + head[2] + head[3];
+    }
+    return start[group] >= 0 && start[group] + sum == start[group + 1] && start[group + 1] <= steps;
+  }
+};
+
+static int64_t few_steps(const CsrMatrix& w) {
+  if (!csr_sound(w)) return -1;
+  int64_t steps = 0;
+  for_tiles(w, [&](int64_t, int64_t, const TileOutputs& t) {
+    for (int g = 0; g < kSixteens; g++) steps += t.count[t.order[16 * g]];
+  });
+  return steps;
+}
+
+static int64_t few_bytes(int64_t n, int64_t k, int64_t steps) { return Tables(nullptr, n, k, steps).bytes; }
+
+static bool few_pack(void* packed, const CsrMatrix& w, int64_t steps) {
+  if (few_steps(w) != steps) return false;
+  const Tables t(packed, w.n, w.k, steps);
+  int64_t step = 0;
+  t.start[0] = 0;
+  for_tiles(w, [&](int64_t group, int64_t tile, const TileOutputs& o) {
+    uint8_t* head = t.heads + (group * t.tiles + tile) * kHead;
+    memset(head, 0, 8);
+    for (int lane = 0; lane < kTile; lane++) head[8 + o.order[lane]] = static_cast<uint8_t>(lane);
+    for (int g = 0; g < kSixteens; g++) {
+      head[g] = static_cast<uint8_t>(o.count[o.order[16 * g]]);
+      for (int s = 0; s < head[g]; s++, step++) {
+        for (int lane = 0; lane < W; lane++) {
+          const int r = o.order[16 * g + lane];
+          const bool there = s < o.count[r];
+          t.index[step * W + lane] = there ? static_cast<uint8_t>(w.columns[o.begin[r] + s] - tile * kTile) : 0;
+          t.values[step * W + lane] = there ? w.values[o.begin[r] + s] : 0;
+        }
+      }
+    }
+    t.start[group + 1] = step;
+  });
+  if (t.tiles == 0) memset(t.start, 0, static_cast<size_t>(t.groups + 1) * sizeof(int64_t));
+  return true;
+}
+
+// Lanes of a table of 64 floats: bit 5 of an index chooses the half.
+KERF_INLINE vf look_up(const vf (&table)[4], vi index) {
+  const __mmask16 high = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
+  return _mm512_mask_blend_ps(high, _mm512_permutex2var_ps(table[0], index, table[1]),
+                              _mm512_permutex2var_ps(table[2], index, table[3]));
+}
+KERF_INLINE vi sixteen(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+
+// 64 outputs of one row. A lane that fills up a step multiplies the tile's first input by 0: where that may be infinite or
+// NaN it is left out (`masked`), since zeros of W count as zero whatever they meet.
+template <bool masked>
+static void few_group(const Tables& t, int64_t group, const float* x, float* sums) {
+  const uint8_t *head = t.heads + group * t.tiles * kHead, *index = t.index + t.start[group] * W;
+  const float* value = t.values + t.start[group] * W;
+  vf total[kSixteens] = {set1(0.0f), set1(0.0f), set1(0.0f), set1(0.0f)};
+  for (int64_t tile = 0; tile < t.tiles; tile++, head += kHead) {
+    const float* from = x + tile * kTile;
+    const vf table[4] = {load(from), load(from + 16), load(from + 32), load(from + 48)};
+    vf sorted[kSixteens];
+#pragma GCC unroll 4
+    for (int g = 0; g < kSixteens; g++) {
+      vf a = set1(0.0f), b = a;
+      auto step = [&](vf acc) {
+        __builtin_prefetch(reinterpret_cast<const char*>(value) + 4096);
+        __builtin_prefetch(reinterpret_cast<const char*>(index) + 1024);
+        const vf weights = load(value), inputs = look_up(table, sixteen(index));
+        acc = masked ? _mm512_mask3_fmadd_ps(inputs, weights, acc, ne(weights, set1(0.0f))) : fma(inputs, weights, acc);
+        index += W;
+        value += W;
+        return acc;
+      };
+      int steps = head[g];
+      for (; steps >= 2; steps -= 2) {
+        a = step(a);
+        b = step(b);
+      }
+      if (steps) a = step(a);
+      sorted[g] = add(a, b);
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < kSixteens; g++) total[g] = add(total[g], look_up(sorted, sixteen(head + 8 + 16 * g)));
+  }
+  for (int g = 0; g < kSixteens; g++) store(sums + 16 * g, total[g]);
+}
+
+template <class In>
+static bool widen_row(float* out, const In* a, int64_t k) {
+  bool finite = true;
+  for_vectors(k, [&](int64_t q, auto lanes) {
+    const vf x = get(a + q, lanes);
+    finite &= !any(is_nan(sub(x, x)));
+    put(out + q, x, lanes);
+  });
+  return finite;
+}
+
+template <class Out>
+static void finish_few(const SparseProblem& p, int64_t row, int64_t col, const float* sums) {
+  finish_row(min_of(kTile, p.n - col), sums, static_cast<Out*>(p.c) + row * p.c_row + col, p.bias ? p.bias + col : nullptr, p.activation);
+}
+
+static bool few_run(const SparseProblem& p) {
+  if (p.m == 0 || p.n == 0) return true;
+  const Tables t(const_cast<void*>(p.packed), p.n, p.k, p.count);
+  const int64_t padded = max_of(t.tiles * kTile, kTile);
+  auto* x = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(p.m * padded) * sizeof(float)));
+  if (!x) return false;
+  bool finite = true;
+  for (int64_t r = 0; r < p.m; r++) {
+    float* to = x + r * padded;
+    memset(to + padded - kTile, 0, kTile * sizeof(float));
+    switch (p.a_type) {
+      case DType::float32_: finite &= widen_row(to, static_cast<const float*>(p.a) + r * p.a_row, p.k); break;
+      case DType::float16_: finite &= widen_row(to, static_cast<const f16*>(p.a) + r * p.a_row, p.k); break;
+      case DType::bfloat16_: finite &= widen_row(to, static_cast<const bf16*>(p.a) + r * p.a_row, p.k); break;
+      default: return false;
+    }
+  }
+  int32_t failed = 0;
+  const double ns = static_cast<double>(p.m * p.count) * 1.2;
+  const int64_t tasks = ns > kSerialNs ? min_of(t.groups, 8 * pool_threads()) : 1;
+  parallel_if(tasks > 1, tasks, [&](int64_t task) {
+    for (int64_t group = task * t.groups / tasks; group < (task + 1) * t.groups / tasks; group++) {
+      if (!t.sound(group, p.count)) {
+        __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+        return;
+      }
+      for (int64_t r = 0; r < p.m; r++) {
+        alignas(64) float sums[kTile];
+        if (finite) few_group<false>(t, group, x + r * padded, sums);
+        else few_group<true>(t, group, x + r * padded, sums);
+        const int64_t col = group * kTile;
+        switch (p.c_type) {
+          case DType::float32_: finish_few<float>(p, r, col, sums); break;
+          case DType::float16_: finish_few<f16>(p, r, col, sums); break;
+          case DType::bfloat16_: finish_few<bf16>(p, r, col, sums); break;
+          default: break;
+        }
+      }
+    }
+  });
+  return !failed;
+}
+
+}  // namespace kerf::KERF_TARGET
