@@ -7,6 +7,7 @@ import { matmulCases } from './matmul.bench'
 import { opsCases } from './ops.bench'
 import { PEER, peerVersion } from './peer'
 import type { Case } from './row'
+import { sparseCases } from './sparse.bench'
 import { trainCases } from './train.bench'
 import { weightCases } from './weights.bench'
 
@@ -15,6 +16,7 @@ export const suites: BenchModule['suites'] = {
   rows: 'few rows, in percent of the read bandwidth',
   edge: 'small and odd products',
   int8: 'products of bytes, and layers of 8- and 4-bit weights, against float32',
+  sparse: 'layers of sparse weights, against dense float32',
   ops: 'what one call costs',
   loop: 'how late the event loop runs',
   train: 'a training step of LeNet-300-100',
@@ -34,6 +36,7 @@ export async function run(options: BenchOptions, progress: Progress): Promise<Be
     ...matmulCases(options),
     ...int8Cases(options),
     ...weightCases(options),
+    ...sparseCases(options),
     ...opsCases(options),
     ...trainCases(options),
     ...loopCases(options),

@@ -1,5 +1,6 @@
 /** The one list of products that are measured: m x n x k, a name, and why it is there. */
 import type { DType } from '#lib/core/tables.gen'
+import { type SparseFormat, showFormat } from '#lib/tensor/sparse'
 
 /** Products of floats. */
 export interface Shape {
@@ -86,6 +87,35 @@ export const weightShapes: WeightShape[] = rowsOfWeights.flatMap(([m, why]) => [
   { m, n: 4096, k: 4096, bits: 8, group: null, bytes: true, why },
   { m, n: 4096, k: 4096, bits: 4, group: GROUP, why },
 ])
+
+/** A layer of sparse float32 weights. */
+export interface SparseShape {
+  m: number
+  n: number
+  k: number
+  /** Of the weights, or of the blocks; 2:4 is half zeros. */
+  zeros: number
+  format: SparseFormat
+  why: string
+}
+
+const csrShapes: SparseShape[] = [1024, 4096].flatMap((n) =>
+  [1, 32, 512].flatMap((m) =>
+    [0.65, 0.9, 0.95].map((zeros) => ({
+      ...{ m, n, k: n, zeros, format: 'csr' as const },
+      why: zeros < 0.9 ? 'about where sparse begins to pay' : 'unstructured pruning',
+    })),
+  ),
+)
+
+export const sparseShapes: SparseShape[] = [
+  ...csrShapes,
+  ...[1, 512].map((m) => ({ m, n: 4096, k: 4096, zeros: 0.5, format: '2:4' as const, why: 'two of every four' })),
+  { m: 512, n: 4096, k: 4096, zeros: 0.8, format: { block: [1, 16] }, why: 'blocks' },
+]
+
+export const sparseLabel = (s: SparseShape): string =>
+  `${showFormat(s.format)} ${name(s)}, ${Math.round(100 * s.zeros)} % zeros`
 
 /** Up to this many rows a product is bound by reading its weights. */
 export const FEW_ROWS = 8

@@ -7,7 +7,9 @@ import {
   floats,
   GROUP,
   type Shape,
+  type SparseShape,
   shapes,
+  sparseShapes,
   type WeightShape,
   weightShapes,
 } from './shapes'
@@ -55,4 +57,11 @@ export function wantedWeightShapes(options: BenchOptions): WeightShape[] {
   if (options.shapes.length === 0) return weightShapes.filter((s) => wantsInt8(options, s.bits === 8 ? 'int8' : 'int4'))
   if (!wantsInt8(options, 'int4')) return []
   return options.shapes.map(([m, n, k]) => ({ m, n, k, bits: 4, group: GROUP, why: 'asked for' }))
+}
+
+/** --shapes means CSR with nine of ten weights zero. */
+export function wantedSparseShapes(options: BenchOptions): SparseShape[] {
+  if (!asked(options, 'sparse', 'float32')) return []
+  if (options.shapes.length === 0) return sparseShapes
+  return options.shapes.map(([m, n, k]) => ({ m, n, k, zeros: 0.9, format: 'csr', why: 'asked for' }))
 }

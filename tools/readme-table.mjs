@@ -22,6 +22,7 @@ const KINDS = { fma: 'FMA', bf16dot: 'bf16 dot', int8dot: 'int8 dot', read: 'rea
 const TABLES = [
   { title: 'Float products', rows: 'm x n x k, weights packed', suites: ['matmul', 'rows', 'edge'] },
   { title: 'int8 and int4', rows: 'm x n x k, weights packed', suites: ['int8'] },
+  { title: 'Sparse weights', rows: 'm x n x k', suites: ['sparse'] },
   { title: 'Calls and training', rows: 'what', suites: ['ops', 'train'] },
 ]
 

@@ -17,8 +17,8 @@ import {
   qlinearMatmulModel,
 } from '#lib/bench/onnx'
 import { peerOrNote, peerRun } from '#lib/bench/peer'
-import { byteShapes, name, shapes, weightShapes } from '#lib/bench/shapes'
-import { wantedByteShapes, wantedShapes, wantedWeightShapes } from '#lib/bench/wanted'
+import { byteShapes, name, shapes, sparseLabel, sparseShapes, weightShapes } from '#lib/bench/shapes'
+import { wantedByteShapes, wantedShapes, wantedSparseShapes, wantedWeightShapes } from '#lib/bench/wanted'
 import { show } from '#lib/cli/bench'
 import type { BenchOptions, BenchReport, BenchRow } from '#lib/cli/report'
 
@@ -162,6 +162,20 @@ t.test('what suites, dtypes and shapes ask for', (t) => {
   t.same(wanted({ shapes: one, suites: ['int8'] }), [0, 2, 0], 'int32 and uint8 results')
   t.same(wanted({ shapes: one, dtypes: ['float16', 'int8', 'int4'] }), [1, 2, 1])
   t.same(wanted({ shapes: one, suites: ['ops'] }), [0, 0, 0])
+  const sparse = (options: Partial<BenchOptions>) =>
+    wantedSparseShapes({
+      suites: ['sparse'],
+      shapes: [],
+      dtypes: [],
+      threads: [],
+      peer: null,
+      budgetMs: 10,
+      ...options,
+    })
+  t.same(sparse({}), sparseShapes)
+  t.same(sparse({ shapes: one }), [{ m: 8, n: 8, k: 8, zeros: 0.9, format: 'csr', why: 'asked for' }])
+  t.same(sparse({ dtypes: ['int8'] }), [])
+  t.same(sparse({ suites: ['int8'] }), [])
   t.end()
 })
 
@@ -188,6 +202,7 @@ t.test('the list of shapes', (t) => {
     ...weightShapes.map((s) => `${name(s)} ${s.bits} ${s.group} ${s.bytes ?? false}`),
   ]
   t.equal(new Set(quantized).size, quantized.length)
+  t.equal(new Set(sparseShapes.map(sparseLabel)).size, sparseShapes.length)
   t.end()
 })
 
