@@ -1,6 +1,6 @@
 /** What the functions on whole models share. */
 import { ArgumentError, show } from '../core/errors'
-import { type AnyModule, Module } from '../nn/module'
+import { type AnyModule, Module } from './module'
 
 /** Throws unless it is a Module. */
 export function checkModel(op: string, model: unknown): void {
