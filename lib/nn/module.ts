@@ -280,7 +280,7 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
 }
 
 /** What the name of a parameter's mask ends with. No other state ends so: a Parameter has no state below it. */
-const MASK = '.mask'
+export const MASK = '.mask'
 
 function ownParameters(module: AnyModule): [string, Parameter][] {
   const found: [string, Parameter][] = []
