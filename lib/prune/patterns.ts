@@ -1,5 +1,6 @@
 /** Zeros in patterns that kernels can use: N of every M, and whole blocks. */
 import { ArgumentError, show } from '../core/errors'
+import type { Pauses } from '../core/loops'
 import { checkInteger } from '../core/shape'
 import type { AnyModule } from '../nn/module'
 import {
@@ -12,7 +13,7 @@ import {
   type SparsityOptions,
   type Work,
 } from './layers'
-import { keepLargest, type Part } from './select'
+import { keepLargest, type Part, scoresOf } from './select'
 import { toSparsity } from './unstructured'
 
 export interface SemiStructuredOptions extends LayerOptions {
@@ -23,9 +24,16 @@ export interface SemiStructuredOptions extends LayerOptions {
 }
 
 /** Keeps the n largest scores of every m neighbours in each of the rows. */
-export function keepPattern(part: Part, out: number, inputs: number, n: number, m: number): void {
-  for (let row = 0; row < out; row++)
-    for (let j = 0; j < inputs; j += m) keepLargest(part, row * inputs + j, row * inputs + Math.min(j + m, inputs), n)
+export async function keepPattern(
+  part: Part,
+  inputs: number,
+  { n, m }: { n: number; m: number },
+  pauses: Pauses,
+): Promise<void> {
+  for (let row = 0; row < part.keep.length; row += inputs) {
+    for (let j = 0; j < inputs; j += m) keepLargest(part, row + j, row + Math.min(j + m, inputs), n)
+    if (pauses.due()) await pauses.take()
+  }
 }
 
 /**
@@ -41,12 +49,10 @@ export function keepPattern(part: Part, out: number, inputs: number, n: number, 
 export async function semiStructured(model: AnyModule, options: SemiStructuredOptions = {}): Promise<void> {
   const op = 'semiStructured'
   checkOptions(op, options)
-  const { n, m } = checkPattern(op, options.n ?? 2, options.m ?? 4)
+  const pattern = checkPattern(op, options.n ?? 2, options.m ?? 4)
   await pruneLayers(op, model, options, async (work, pauses) => {
-    for (const { values, keep, out, inputs } of work) {
-      keepPattern({ scores: Float64Array.from(values, Math.abs), keep }, out, inputs, n, m)
-      if (pauses.due()) await pauses.take()
-    }
+    for (const { values, keep, inputs } of work)
+      await keepPattern({ scores: await scoresOf(values, pauses, Math.abs), keep }, inputs, pattern, pauses)
   })
 }
 
@@ -58,7 +64,13 @@ export interface BlockOptions extends SparsityOptions {
 }
 
 /** What the blocks of a weight are worth, row by row; a block is pruned when all its elements are. */
-function scoreBlocks({ values, keep, out, inputs }: Work, r: number, c: number, norm: 'l1' | 'l2'): Part {
+async function scoreBlocks(
+  { values, keep, out, inputs }: Work,
+  r: number,
+  c: number,
+  norm: 'l1' | 'l2',
+  pauses: Pauses,
+): Promise<Part> {
   const across = Math.ceil(inputs / c)
   const count = Math.ceil(out / r) * across
   const scores = new Float64Array(count)
@@ -71,6 +83,7 @@ function scoreBlocks({ values, keep, out, inputs }: Work, r: number, c: number, 
       scores[block] = (scores[block] as number) + (norm === 'l1' ? Math.abs(w) : w * w)
       if (keep[row * inputs + j] === 1) kept[block] = 1
     }
+    if (pauses.due()) await pauses.take()
   }
   for (let block = 0; block < count; block++) {
     const height = Math.min(r, out - Math.floor(block / across) * r)
@@ -103,14 +116,17 @@ export async function block(model: AnyModule, options: BlockOptions): Promise<vo
   const c = checkInteger(op, 'block[1]', size[1], 1)
   if (norm !== 'l1' && norm !== 'l2') throw new ArgumentError(`${op}: norm must be 'l1' or 'l2', got ${show(norm)}`)
   await pruneLayers(op, model, options, async (work, pauses) => {
-    const blocks = work.map((one) => scoreBlocks(one, r, c, norm))
+    const blocks: Part[] = []
+    for (const one of work) blocks.push(await scoreBlocks(one, r, c, norm, pauses))
     await toSparsity(blocks, sparsity, scope, pauses)
     for (const [i, { keep, out, inputs }] of work.entries()) {
       const across = Math.ceil(inputs / c)
       const kept = (blocks[i] as Part).keep
-      for (let row = 0; row < out; row++)
+      for (let row = 0; row < out; row++) {
         for (let j = 0; j < inputs; j++)
           if (kept[Math.floor(row / r) * across + Math.floor(j / c)] === 0) keep[row * inputs + j] = 0
+        if (pauses.due()) await pauses.take()
+      }
     }
   })
 }

@@ -12,6 +12,21 @@ const SMALL = 1 << 16
 /** Elements between two looks at the clock: about a millisecond. */
 const CHUNK = 1 << 17
 
+/** A score for every value, with pauses for the event loop. */
+export async function scoresOf(
+  values: Float32Array,
+  pauses: Pauses,
+  fn: (value: number, i: number) => number,
+): Promise<Float64Array> {
+  const scores = new Float64Array(values.length)
+  for (let first = 0; first < values.length; first += CHUNK) {
+    const last = Math.min(first + CHUNK, values.length)
+    for (let i = first; i < last; i++) scores[i] = fn(values[i] as number, i)
+    if (pauses.due()) await pauses.take()
+  }
+  return scores
+}
+
 /** Calls `fn` on every kept element, in order. */
 async function sweep(
   parts: readonly Part[],

@@ -12,7 +12,7 @@ import {
   type Work,
   zerosOf,
 } from './layers'
-import { type Part, pruneSmallest } from './select'
+import { type Part, pruneSmallest, scoresOf } from './select'
 
 /** Prunes parts to a sparsity, together or each. */
 export async function toSparsity(
@@ -32,13 +32,13 @@ export async function pruneByScore(
   op: string,
   model: AnyModule,
   options: SparsityOptions,
-  scoresOf: (work: Work) => Float64Array | Promise<Float64Array>,
+  scores: (work: Work, pauses: Pauses) => Promise<Float64Array>,
 ): Promise<void> {
   const sparsity = checkSparsity(op, 'sparsity', options.sparsity)
   const scope = checkScope(op, options.scope)
   await pruneLayers(op, model, options, async (work, pauses) => {
     const parts: Part[] = []
-    for (const one of work) parts.push({ scores: await scoresOf(one), keep: one.keep })
+    for (const one of work) parts.push({ scores: await scores(one, pauses), keep: one.keep })
     await toSparsity(parts, sparsity, scope, pauses)
   })
 }
@@ -57,7 +57,7 @@ export async function pruneByScore(
  */
 export async function magnitude(model: AnyModule, options: SparsityOptions): Promise<void> {
   checkOptions('magnitude', options)
-  await pruneByScore('magnitude', model, options, ({ values }) => Float64Array.from(values, Math.abs))
+  await pruneByScore('magnitude', model, options, ({ values }, pauses) => scoresOf(values, pauses, Math.abs))
 }
 
 export interface RandomOptions extends SparsityOptions {
@@ -72,5 +72,5 @@ export interface RandomOptions extends SparsityOptions {
 export async function random(model: AnyModule, options: RandomOptions): Promise<void> {
   checkOptions('random', options)
   const next = uniformGenerator(seedOr('random', options.seed))
-  await pruneByScore('random', model, options, ({ values }) => Float64Array.from(values, next))
+  await pruneByScore('random', model, options, ({ values }, pauses) => scoresOf(values, pauses, next))
 }

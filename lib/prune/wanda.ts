@@ -4,7 +4,7 @@ import { atLayer, type CalibrationData, observe, type RunBatch } from '../nn/cal
 import type { AnyModule } from '../nn/module'
 import { checkOptions, checkPattern, checkSparsity, type LayerOptions, prunable, pruneLayers, zerosOf } from './layers'
 import { keepPattern } from './patterns'
-import { pruneSmallest } from './select'
+import { pruneSmallest, scoresOf } from './select'
 
 export interface CalibratedOptions extends LayerOptions {
   /** Batches of real inputs; a few hundred samples are enough. A tensor each, or an array that begins with one. */
@@ -46,12 +46,12 @@ export async function wanda(model: AnyModule, options: CalibratedOptions): Promi
   const wanted = new Map(prunable(op, model, options).map(([path]) => [path, { squares: true }]))
   const seen = await observe(op, model, wanted, options.calibrationData, options.run)
   await pruneLayers(op, model, options, async (work, pauses) => {
-    for (const { path, values, keep, out, inputs } of work) {
+    for (const { path, values, keep, inputs } of work) {
       const squares = seen.get(path)?.channelSquares as Float64Array
       await atLayer(op, path, () => checkInputs(squares))
       const norms = squares.map(Math.sqrt)
-      const scores = Float64Array.from(values, (w, i) => Math.abs(w) * (norms[i % inputs] as number))
-      if ('m' in amount) keepPattern({ scores, keep }, out, inputs, amount.n, amount.m)
+      const scores = await scoresOf(values, pauses, (w, i) => Math.abs(w) * (norms[i % inputs] as number))
+      if ('m' in amount) await keepPattern({ scores, keep }, inputs, amount, pauses)
       else {
         for (let i = 0; i < keep.length; i += inputs) {
           const row = { scores: scores.subarray(i, i + inputs), keep: keep.subarray(i, i + inputs) }
