@@ -67,6 +67,7 @@ export { logSoftmax, softmax } from './ops/softmax'
 export { all, any, argmax, argmin, cumsum, std, type VarianceOptions, variance } from './ops/statistics'
 export * from './ops/unary'
 export * as optim from './optim'
+export * as prune from './prune'
 export * as quant from './quant'
 // whole models
 export { type LayerSummary, type ModelSummary, summary } from './summary'

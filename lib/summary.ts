@@ -1,10 +1,9 @@
 /** A model at a glance. */
-import { isFloat } from './core/dtype'
 import { ArgumentError, show } from './core/errors'
+import { showPercent, textTable } from './core/text-table'
+import { countZeros } from './nn/model'
 import { type AnyModule, Module } from './nn/module'
-import { eq } from './ops/arithmetic'
 import { dequantize } from './ops/quantize'
-import { sum } from './ops/reduce'
 import { QuantizedLinear } from './quant/layers'
 import { noGrad, scope } from './tensor/context'
 import type { Tensor } from './tensor/tensor'
@@ -84,7 +83,7 @@ function add(tensors: readonly Tensor[], value: (tensor: Tensor) => number): num
 }
 
 function weights(parameters: readonly Tensor[]): { count: number; zeros: number } {
-  return { count: add(parameters, (p) => p.size), zeros: add(parameters, zerosOf) }
+  return { count: add(parameters, (p) => p.size), zeros: add(parameters, countZeros) }
 }
 
 /** Its weights are buffers of packed integers: as many as the float layer had, 0 where they stand for 0. */
@@ -95,25 +94,16 @@ function quantizedWeights(layer: QuantizedLinear): { count: number; zeros: numbe
   })
 }
 
-function zerosOf(tensor: Tensor): number {
-  return isFloat(tensor.dtype) ? Number(noGrad(() => scope(() => sum(eq(tensor, 0)).item()))) : 0
-}
-
 function table({ layers, parameters, trainable, bytes, sparsity }: ModelSummary): string {
-  const percent = (part: number) => `${(100 * part).toFixed(1)} %`
   const row = (l: LayerSummary) => [
     l.path === '' ? l.type : `${l.path}: ${l.type}`,
     l.options,
     l.dtypes.join(' '),
     l.parameters.toLocaleString('en'),
-    percent(l.sparsity),
+    showPercent(l.sparsity),
     l.bytes.toLocaleString('en'),
   ]
   const rows = [['layer', 'options', 'dtype', 'parameters', 'zero', 'bytes'], ...layers.map(row)]
-  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((r) => (r[column] as string).length))) ?? []
-  const pad = (cell: string, column: number) =>
-    column < 3 ? cell.padEnd(widths[column] as number) : cell.padStart(widths[column] as number)
-  const lines = rows.map((r) => r.map(pad).join('  ').trimEnd())
   const sums = `${parameters.toLocaleString('en')} parameters (${trainable.toLocaleString('en')} trainable)`
-  return [...lines, `${sums}, ${percent(sparsity)} zero, ${bytes.toLocaleString('en')} bytes`].join('\n')
+  return `${textTable(rows, 3)}\n${sums}, ${showPercent(sparsity)} zero, ${bytes.toLocaleString('en')} bytes`
 }

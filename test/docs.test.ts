@@ -73,9 +73,34 @@ t.test('docs/quantize.md', (t) => {
   t.end()
 })
 
+t.test('docs/prune.md', (t) => {
+  const { lines } = run(t, 'docs/prune.md')
+  const number = (start: string) => Number(lines.find((line) => line.startsWith(`${start} `))?.slice(start.length))
+  const dense = number('dense')
+  t.ok(dense > 95, `dense: ${dense}`)
+  for (const [name, lost] of [
+    ['90 % after training', 1],
+    ['95 % gradually', 1.5],
+    ['2:4 by SparseGPT', 2],
+  ] as const)
+    t.ok(number(name) > dense - lost, `${name}: ${number(name)} of ${dense}`)
+  t.ok(number('90 % at once') < number('90 % after training'))
+  t.ok(number('2:4 by magnitude') < number('2:4 by SparseGPT'))
+  t.ok(
+    lines.some((line) => /^total +101,632 +91,469 +90.0 % +406,528$/.test(line)),
+    'the report counts the zeros',
+  )
+  t.ok(
+    lines.some((line) => /^0 +\|#+ *\| +80.0 % +9\d\.\d\d$/.test(line)),
+    'the chart has a bar',
+  )
+  t.ok(lines.includes('restored true'))
+  t.end()
+})
+
 t.test('every page with examples is run here', (t) => {
   const pages = readdirSync(path.join(root, 'docs')).filter((file) => file.endsWith('.md'))
   const marked = pages.filter((file) => /<!-- example/.test(readFileSync(path.join(root, 'docs', file), 'utf8')))
-  t.same(marked, ['quantize.md'])
+  t.same(marked, ['prune.md', 'quantize.md'])
   t.end()
 })

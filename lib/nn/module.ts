@@ -5,8 +5,9 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
 import { type Device, destinationDType } from '../tensor/device'
+import { applyMask } from '../tensor/mask'
 import { checkTensor, copyTo, keep, Tensor } from '../tensor/tensor'
-import { Parameter } from './parameter'
+import { checkMask, Parameter } from './parameter'
 
 /** Any module, whatever forward() takes and returns. */
 export type AnyModule = Module<never[], unknown>
@@ -116,11 +117,18 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
     this.#buffers.set(name, { persistent: options.persistent ?? true, fixed: options.fixed ?? false })
   }
 
-  /** Parameters and persistent buffers by name. The tensors themselves, not copies: clone() what must not change. */
+  /**
+   * Parameters, their masks (`<name>.mask`) and persistent buffers by name. The tensors themselves, not copies: clone()
+   * what must not change.
+   */
   stateDict(): StateDict {
     const dict: StateDict = {}
-    for (const [path, module] of pathsBelow(this))
-      for (const [name, tensor] of module.#state()) dict[join(path, name)] = tensor
+    for (const [path, module] of pathsBelow(this)) {
+      for (const [name, tensor] of module.#state()) {
+        dict[join(path, name)] = tensor
+        if (tensor instanceof Parameter && tensor.mask) dict[join(path, name) + MASK] = tensor.mask
+      }
+    }
     return dict
   }
 
@@ -128,6 +136,9 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
    * Copies values into the parameters and persistent buffers, converting their dtype. The snake_case spelling of a
    * name, as in PyTorch checkpoints ('out_proj.weight' for outProj.weight), is accepted too. Nothing changes when
    * this throws.
+   *
+   * A `<name>.mask` becomes the parameter's mask, whether it had one or not. A mask that the dictionary lacks is a
+   * missing name; when that is allowed it stays, and prunes what was loaded.
    *
    * @param options.strict default true: names that do not match are an error; otherwise they are only reported
    */
@@ -137,9 +148,21 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
     }
     const own = new Map(Object.entries(this.stateDict()))
     const given = new Map<string, Tensor>()
+    const masks = new Map<Parameter, Tensor<'bool'>>()
+    const masked = (name: string): Parameter | null => {
+      const parameter = name.endsWith(MASK) ? own.get(name.slice(0, -MASK.length)) : undefined
+      return parameter instanceof Parameter ? parameter : null
+    }
     const unexpected: string[] = []
     for (const [name, value] of Object.entries(dict)) {
-      const known = own.has(name) ? name : camelCase(name)
+      const known = own.has(name) || masked(name) ? name : camelCase(name)
+      const parameter = masked(known)
+      if (parameter && !given.has(known)) {
+        checkMask('loadStateDict', `'${name}'`, value, parameter)
+        given.set(known, value)
+        masks.set(parameter, value as Tensor<'bool'>)
+        continue
+      }
       const target = own.get(known)
       if (target === undefined || given.has(known)) {
         unexpected.push(name)
@@ -165,8 +188,11 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
     }
     for (const [name, tensor] of given) {
       const target = own.get(name) as Tensor
-      if (target !== tensor) native.copy(target, tensor)
+      if (target === tensor || masked(name)) continue
+      native.copy(target, tensor)
+      if (!masks.has(target as Parameter)) applyMask(target)
     }
+    for (const [parameter, mask] of masks) parameter.mask = mask
     for (const module of this.modules()) module.stateLoaded()
     return { missing, unexpected }
   }
@@ -253,6 +279,9 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
   }
 }
 
+/** What the name of a parameter's mask ends with. No other state ends so: a Parameter has no state below it. */
+export const MASK = '.mask'
+
 function ownParameters(module: AnyModule): [string, Parameter][] {
   const found: [string, Parameter][] = []
   for (const [name, value] of Object.entries(module)) if (value instanceof Parameter) found.push([name, value])
@@ -279,6 +308,7 @@ function convert(tensor: Tensor, dtype: FloatDType): Tensor {
   const copy = copyTo(tensor, dtype)
   if (!(tensor instanceof Parameter)) return keep(copy)
   const parameter = new Parameter(copy, { requiresGrad: tensor.requiresGrad })
+  parameter.mask = tensor.mask
   copy.dispose()
   return parameter
 }

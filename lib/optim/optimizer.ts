@@ -3,6 +3,7 @@ import { isFloat } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
+import { applyMask } from '../tensor/mask'
 import { checkTensor, empty, keep, Tensor } from '../tensor/tensor'
 
 /** What every group has; each optimizer adds its own. */
@@ -85,7 +86,7 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> {
 
   /**
    * Changes the parameters, in place. Those without a gradient stay as they are; the gradients stay too (zeroGrad()
-   * drops them).
+   * drops them). What a Parameter's mask prunes is exactly 0 afterwards, whatever the optimizer.
    */
   step(options: StepOptions = {}): void {
     const scale = options.gradScale ?? 1
@@ -95,7 +96,10 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> {
       this.check(group)
       for (const parameter of group.params) {
         const { grad } = parameter
-        if (grad !== null) this.update(parameter, checkGrad('step', parameter, grad), group, scale)
+        if (grad === null) continue
+        this.update(parameter, checkGrad('step', parameter, grad), group, scale)
+        // Momentum and what else a step adds would move pruned weights away from 0.
+        applyMask(parameter)
       }
     }
   }

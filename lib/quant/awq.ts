@@ -1,6 +1,6 @@
+import { checkActivations, checkArray, checkFiniteRow } from '../core/checks'
 import { ArgumentError } from '../core/errors'
-import { checkActivations, checkArray, checkFiniteRow } from './checks'
-import { dot, Pauses, ROWS } from './loops'
+import { dot, Pauses, ROWS } from '../core/loops'
 import { checkWeights, decode, encode, gridOf, type WeightOptions } from './weights'
 
 export interface AwqScales {

@@ -1,8 +1,8 @@
+import { checkArray, checkFinite } from '../core/checks'
+import { checkDamp, inverseFactor } from '../core/cholesky'
 import { ArgumentError, show } from '../core/errors'
+import { Pauses, ROWS, subtractRows } from '../core/loops'
 import { checkInteger } from '../core/shape'
-import { checkArray, checkFiniteRow } from './checks'
-import { choleskyUpper, invertUpper } from './cholesky'
-import { Pauses, ROWS, subtractRows } from './loops'
 import {
   checkWeights,
   codeRange,
@@ -38,8 +38,6 @@ export interface GptqResult {
 
 /** Larger blocks gain nothing, and a row of one is computed without a pause. */
 const MAX_BLOCK = 1024
-/** How often damping is increased. */
-const RETRIES = 3
 
 /**
  * GPTQ (Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", 2022):
@@ -70,20 +68,19 @@ export async function gptq(
   checkWeights('gptq', w, out, inputs, options)
   const { damp = 0.01, blockSize = 128, actOrder = false } = options
   checkArray('gptq', 'hessian', hessian, Float64Array, inputs * inputs)
-  if (typeof damp !== 'number' || !(damp >= 0 && damp < Number.POSITIVE_INFINITY))
-    throw new ArgumentError(`gptq: damp must be a finite number >= 0, got ${show(damp)}`)
+  checkDamp('gptq', damp)
   checkInteger('gptq', 'blockSize', blockSize, 1)
   if (typeof actOrder !== 'boolean')
     throw new ArgumentError(`gptq: actOrder must be true or false, got ${show(actOrder)}`)
   const pauses = new Pauses()
-  await checkFinite('w', w, out, inputs, pauses)
-  await checkFinite('hessian', hessian, inputs, inputs, pauses)
+  await checkFinite('gptq', 'w', w, out, inputs, pauses)
+  await checkFinite('gptq', 'hessian', hessian, inputs, inputs, pauses)
 
   const diagonal = Float64Array.from({ length: inputs }, (_, i) => hessian[i * inputs + i] as number)
   const order = Int32Array.from({ length: inputs }, (_, i) => i)
   if (actOrder) order.sort((a, b) => (diagonal[b] as number) - (diagonal[a] as number) || a - b)
   const weights = emptyCodes(out, inputs, options)
-  const inverse = await factorInverse(hessian, diagonal, order, damp, pauses)
+  const inverse = await inverseFactor('gptq', hessian, order, damp, pauses)
   const pass = { weights, order, factor: inverse.factor, block: Math.min(blockSize, MAX_BLOCK), staticGroups: actOrder }
   let error = 0
   for (let first = 0; first < out; first += ROWS) {
@@ -105,52 +102,6 @@ interface Pass {
   factor: Float64Array
   block: number
   staticGroups: boolean
-}
-
-async function checkFinite(
-  name: string,
-  values: Float32Array | Float64Array,
-  rows: number,
-  columns: number,
-  pauses: Pauses,
-): Promise<void> {
-  for (let row = 0; row < rows; row++) {
-    checkFiniteRow('gptq', name, values, row, columns)
-    if (pauses.due()) await pauses.take()
-  }
-}
-
-/** U of the damped Hessian with its columns in the given order. */
-async function factorInverse(
-  hessian: Float64Array,
-  diagonal: Float64Array,
-  order: Int32Array,
-  damp: number,
-  pauses: Pauses,
-): Promise<{ factor: Float64Array; damp: number }> {
-  const n = order.length
-  const live = diagonal.filter((x) => x !== 0)
-  const mean = live.length === 0 ? 1 : live.reduce((sum, x) => sum + x, 0) / live.length
-  const factor = new Float64Array(n * n)
-  let used = damp
-  for (let tries = 0; ; tries++) {
-    for (let t = 0; t < n; t++) {
-      const row = (order[t] as number) * n
-      for (let s = t; s < n; s++) factor[t * n + s] = hessian[row + (order[s] as number)] as number
-      // A dead column is 0 beside the diagonal as well: any positive number there keeps it apart from the others.
-      factor[t * n + t] = ((factor[t * n + t] as number) || mean) + used * mean
-      if (pauses.due()) await pauses.take()
-    }
-    const column = await choleskyUpper(factor, n, pauses)
-    if (column < 0) break
-    if (tries === RETRIES || used === 0)
-      throw new ArgumentError(
-        `gptq: hessian must be positive definite: the pivot of column ${order[column]} is not, even with damp ${used}`,
-      )
-    used *= 10
-  }
-  await invertUpper(factor, n, pauses)
-  return { factor, damp: used }
 }
 
 /** Quantizes rows [first, last), which do not depend on any other; gives their error. */

@@ -2,12 +2,12 @@
 import { ArgumentError, FormatError, show } from '../core/errors'
 import { checkGranularity, type Granularity, type QuantDType, scaleShape } from '../core/quantization'
 import { Linear } from '../nn/linear'
+import { checkModel, replaceLayer } from '../nn/model'
 import type { AnyModule } from '../nn/module'
 import { zeros } from '../ops/create'
 import { QuantizedTensor } from '../tensor/quantized'
 import type { Tensor } from '../tensor/tensor'
 import { checkFormat, type InputMode, QuantizedLinear } from './layers'
-import { checkModel, replaceLayer } from './model'
 
 const MODEL_KEY = 'kerf.quantized_layers'
 const TENSORS_KEY = 'kerf.quantized_tensors'

@@ -4,6 +4,8 @@ import { ArgumentError, show } from '../core/errors'
 import { integerRange, type QuantDType } from '../core/quantization'
 import { native } from '../native/call'
 import type { Linear } from '../nn/linear'
+import { linearLayers, type Skip } from '../nn/linear-layers'
+import { checkModel, replaceLayer } from '../nn/model'
 import { type AnyModule, Module } from '../nn/module'
 import { Parameter } from '../nn/parameter'
 import { add, mul, sub } from '../ops/arithmetic'
@@ -21,9 +23,7 @@ import { copyTo, empty, type Tensor } from '../tensor/tensor'
 import { checkConfig, type QuantConfig } from './config'
 import { QuantizedLinear } from './layers'
 import { learnedQuantize } from './lsq'
-import { checkModel, replaceLayer } from './model'
 import { quantize, quantizeBy, type Scales, scalesOf } from './quantize'
-import { linearLayers, type Skip } from './quantize-model'
 
 export interface QatOptions {
   skip?: Skip
@@ -271,7 +271,7 @@ export function prepareQat<M extends AnyModule>(model: M, config: QuantConfig, o
     throw new ArgumentError(`${op}: smoothQuant is for trained models: call smoothQuant(model) first`)
   if (ranges === 'learned' && config.kind === 'weightOnly' && !config.symmetric)
     throw new ArgumentError(`${op}: learned ranges are symmetric`)
-  const layers = linearLayers(op, model, options.skip)
+  const layers = linearLayers(op, model, options)
   let result = model
   for (const [, layer] of layers) result = replaceLayer(result, layer, new QatLinear(layer, config, { ranges, rate }))
   return result

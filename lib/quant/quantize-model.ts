@@ -1,7 +1,10 @@
 /** quantizeModel: puts quantized layers in the place of a model's Linear layers. */
-import { ArgumentError, show } from '../core/errors'
+import { ArgumentError } from '../core/errors'
 import { affineOf } from '../core/quantization'
-import { Linear } from '../nn/linear'
+import { atLayer, type CalibrationData, observe, type RunBatch, type Seen } from '../nn/calibrate'
+import type { Linear } from '../nn/linear'
+import { linearLayers, type Skip } from '../nn/linear-layers'
+import { replaceLayer } from '../nn/model'
 import type { AnyModule } from '../nn/module'
 import { div, mul } from '../ops/arithmetic'
 import { tensor } from '../ops/create'
@@ -11,60 +14,23 @@ import { noGrad, scope } from '../tensor/context'
 import { QuantizedTensor } from '../tensor/quantized'
 import { copyTo, type Tensor } from '../tensor/tensor'
 import { awqScales } from './awq'
-import { atLayer, type CalibrationData, observe, type RunBatch, type Seen } from './calibrate'
 import type { Range } from './calibration'
 import { checkConfig, needsOf, type QuantConfig, type WeightOnly } from './config'
 import { gptq } from './gptq'
 import { QuantizedLinear } from './layers'
-import { checkModel, replaceLayer } from './model'
 import { type QuantizeOptions, quantize } from './quantize'
 import { smoothScales } from './smooth'
 import type { WeightCodes } from './weights'
 
-/** Layers to leave in float: their path, the path of a module above them, or a function that says so. */
-export type Skip = readonly (string | RegExp)[] | ((path: string, layer: Linear) => boolean)
-
 export interface QuantizeModelOptions {
   /** Batches of real inputs; what int8Static, SmoothQuant, GPTQ and AWQ learn from. A few hundred samples are enough. */
   calibrationData?: CalibrationData
+  /** Layers to leave in float. */
   skip?: Skip
   /** Runs a batch of the calibration data; default model.forward(input). */
   run?: RunBatch
   /** Told before each layer that takes time. */
   progress?: (done: number, total: number, path: string) => void
-}
-
-function skips(
-  op: string,
-  skip: Skip | undefined,
-  layers: readonly [string, Linear][],
-): (path: string, layer: Linear) => boolean {
-  if (skip === undefined) return () => false
-  if (typeof skip === 'function') return skip
-  if (!Array.isArray(skip))
-    throw new ArgumentError(`${op}: skip must be an array of paths or a function, got ${show(skip)}`)
-  const matches = (rule: string | RegExp, path: string) =>
-    typeof rule === 'string' ? path === rule || path.startsWith(`${rule}.`) : path.search(rule) >= 0
-  for (const rule of skip) {
-    if (typeof rule !== 'string' && !(rule instanceof RegExp))
-      throw new ArgumentError(`${op}: skip must hold paths or regular expressions, got ${show(rule)}`)
-    if (!layers.some(([path]) => matches(rule, path)))
-      throw new ArgumentError(
-        `${op}: skip: no Linear layer is at ${show(rule)}; there are ${layers.map(([path]) => `'${path}'`).join(', ') || 'none'}`,
-      )
-  }
-  return (path) => skip.some((rule) => matches(rule, path))
-}
-
-/** The Linear layers of a model that are to be quantized, each once, in order; not those that compute something else. */
-export function linearLayers(op: string, model: AnyModule, skip?: Skip): [string, Linear][] {
-  checkModel(op, model)
-  const all = model
-    .namedModules()
-    .filter((entry): entry is [string, Linear] => entry[1] instanceof Linear)
-    .filter(([, layer]) => layer.forward === Linear.prototype.forward)
-  const skipped = skips(op, skip, all)
-  return all.filter(([path, layer]) => !skipped(path, layer))
 }
 
 const values = async (t: Tensor): Promise<Float32Array> => (await converted(t, 'float32').data()) as Float32Array
@@ -249,5 +215,5 @@ export async function quantizeModel<M extends AnyModule>(
 ): Promise<M> {
   const op = 'quantizeModel'
   checkConfig(op, config)
-  return convertLayers(op, model, linearLayers(op, model, options.skip), config, options)
+  return convertLayers(op, model, linearLayers(op, model, options), config, options)
 }

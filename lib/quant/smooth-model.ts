@@ -2,9 +2,11 @@
 import { ArgumentError, show } from '../core/errors'
 import { native } from '../native/call'
 import { ReLU } from '../nn/activations'
+import { atLayer, type CalibrationData, observe, type RunBatch } from '../nn/calibrate'
 import { Sequential } from '../nn/containers'
 import { LayerNorm, RMSNorm } from '../nn/layers'
 import { Linear } from '../nn/linear'
+import { checkModel } from '../nn/model'
 import type { AnyModule } from '../nn/module'
 import { div, mul } from '../ops/arithmetic'
 import { tensor } from '../ops/create'
@@ -12,8 +14,6 @@ import { converted } from '../ops/op'
 import { unsqueeze } from '../ops/shape'
 import { noGrad, scope } from '../tensor/context'
 import type { Tensor } from '../tensor/tensor'
-import { atLayer, type CalibrationData, observe, type RunBatch } from './calibrate'
-import { checkModel } from './model'
 import { smoothScales } from './smooth'
 
 export interface SmoothModelOptions {
@@ -147,11 +147,7 @@ export async function smoothQuant(model: AnyModule, options: SmoothModelOptions)
   const pairs = options?.pairs === undefined ? findPairs(model, shared) : checkPairs(op, options.pairs)
   const checked = pairs.map(([from, to]) => checkPair(op, model, shared, from, to))
   if (pairs.length === 0) return []
-  const wanted = new Map(
-    pairs.flatMap(([, to]) =>
-      to.map((path) => [path, { observer: null, channels: true, gram: false, multiplier: null }]),
-    ),
-  )
+  const wanted = new Map(pairs.flatMap(([, to]) => to.map((path) => [path, { channels: true }])))
   const seen = await observe(op, model, wanted, options?.calibrationData, options?.run)
   const scales: Float32Array[] = []
   for (const [i, [, to]] of pairs.entries()) {

@@ -1,6 +1,6 @@
+import { checkActivations, checkArray, checkFiniteRow } from '../core/checks'
 import { ArgumentError, show } from '../core/errors'
 import { checkInteger } from '../core/shape'
-import { checkActivations, checkArray, checkFiniteRow } from './checks'
 
 export interface SmoothOptions {
   /** How much of the activations' spread moves into the weights: 0 none, 1 all of it; default 0.5. */

@@ -2,10 +2,11 @@
 import { ArgumentError, show } from '../core/errors'
 import { checkInteger } from '../core/shape'
 import type { Linear } from '../nn/linear'
+import { linearLayers } from '../nn/linear-layers'
+import { replaceLayer } from '../nn/model'
 import type { AnyModule } from '../nn/module'
 import { checkConfig, int8Dynamic, int8Static, type QuantConfig } from './config'
-import { replaceLayer } from './model'
-import { convertLayers, linearLayers, type QuantizeModelOptions } from './quantize-model'
+import { convertLayers, type QuantizeModelOptions } from './quantize-model'
 
 export interface TuneOptions extends QuantizeModelOptions {
   /** How layers are quantized; default int8Static() with calibrationData, int8Dynamic() without. */
@@ -72,7 +73,7 @@ export async function tune(
   const maxTrials = checkInteger(op, 'maxTrials', options.maxTrials ?? 100, 1)
   const config = options.config ?? (options.calibrationData === undefined ? int8Dynamic() : int8Static())
   checkConfig(op, config)
-  const layers = linearLayers(op, model, options.skip)
+  const layers = linearLayers(op, model, options)
   if (layers.some(([path]) => path === ''))
     throw new ArgumentError(`${op}: the model is itself a Linear: put it into a Sequential`)
 

@@ -2,10 +2,11 @@
  * Weights as small integers with a scale a group: the arithmetic that round-to-nearest, GPTQ and AWQ share. Scales,
  * quotients and products are float32, as in the kernels.
  */
+
+import { checkArray, checkFiniteRow } from '../core/checks'
 import { ArgumentError, show } from '../core/errors'
 import { type Affine, affineOf, integerRange, roundHalfEven } from '../core/quantization'
 import { checkInteger } from '../core/shape'
-import { checkArray, checkFiniteRow } from './checks'
 
 export interface WeightOptions {
   bits: 4 | 8

@@ -1,5 +1,6 @@
-/** What the functions of this folder check about arrays. */
-import { ArgumentError, show } from '../core/errors'
+/** What functions on plain typed arrays check about them. */
+import { ArgumentError, show } from './errors'
+import type { Pauses } from './loops'
 
 /** An array of the right type and length, or an error that names it. */
 export function checkArray<T extends { readonly length: number }>(
@@ -26,6 +27,21 @@ export function checkFiniteRow(
       throw new ArgumentError(
         `${op}: ${name} must be finite, got ${show(values[i])} in row ${row}, column ${i - row * columns}`,
       )
+  }
+}
+
+/** checkFiniteRow for every row, with pauses for the event loop. */
+export async function checkFinite(
+  op: string,
+  name: string,
+  values: Float32Array | Float64Array,
+  rows: number,
+  columns: number,
+  pauses: Pauses,
+): Promise<void> {
+  for (let row = 0; row < rows; row++) {
+    checkFiniteRow(op, name, values, row, columns)
+    if (pauses.due()) await pauses.take()
   }
 }
 

@@ -1,4 +1,4 @@
-/** What the long loops of this folder share: two inner kernels on float64 rows, and pauses for the event loop. */
+/** What long loops in TypeScript share: two inner kernels on float64 rows, and pauses for the event loop. */
 
 /** Rows that are worked on together: 32 rows of 4096 float64 are 1 MiB, about a level-2 cache. */
 export const ROWS = 32

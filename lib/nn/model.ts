@@ -1,6 +1,10 @@
 /** What the functions on whole models share. */
 import { ArgumentError, show } from '../core/errors'
-import { type AnyModule, Module } from '../nn/module'
+import { eq } from '../ops/arithmetic'
+import { sum } from '../ops/reduce'
+import { noGrad, scope } from '../tensor/context'
+import type { Tensor } from '../tensor/tensor'
+import { type AnyModule, Module } from './module'
 
 /** Throws unless it is a Module. */
 export function checkModel(op: string, model: unknown): void {
@@ -18,4 +22,9 @@ export function replaceLayer<M extends AnyModule>(model: M, old: AnyModule, laye
   for (const module of model.modules())
     for (const [name, child] of module.namedChildren()) if (child === old) module.setChild(name, layer)
   return model
+}
+
+/** How many elements are 0. Waits in place for the answer. */
+export function countZeros(tensor: Tensor): number {
+  return Number(noGrad(() => scope(() => sum(eq(tensor, 0)).item())))
 }

@@ -1,7 +1,7 @@
 // The triangular factors against their definitions, at sizes around the blocks that are worked on together.
 import t from 'tap'
-import { choleskyUpper, invertUpper } from '#lib/quant/cholesky'
-import { normal } from './data'
+import { choleskyUpper, invertUpper } from '#lib/core/cholesky'
+import { normal } from '../quant/data'
 
 /** A symmetric positive definite matrix: B B^T + I. */
 function positive(n: number): Float64Array {

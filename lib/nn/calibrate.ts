@@ -1,7 +1,6 @@
 /** Runs calibration data through a model and sees the inputs of its layers. */
 import { ArgumentError, KerfError, show } from '../core/errors'
 import { native } from '../native/call'
-import type { AnyModule, Module } from '../nn/module'
 import { abs, mul } from '../ops/arithmetic'
 import { matmul } from '../ops/matmul'
 import { converted } from '../ops/op'
@@ -9,7 +8,7 @@ import { max, sum } from '../ops/reduce'
 import { reshape, transpose } from '../ops/shape'
 import { noGrad, scope } from '../tensor/context'
 import { keep, Tensor } from '../tensor/tensor'
-import type { Observer, Range } from './calibration'
+import type { AnyModule, Module } from './module'
 
 /** Batches of inputs: a tensor each, or an array whose first element is the input, as data.loader() gives. */
 export type CalibrationData = Iterable<unknown> | AsyncIterable<unknown>
@@ -17,23 +16,32 @@ export type CalibrationData = Iterable<unknown> | AsyncIterable<unknown>
 /** How a batch is run, when `model.forward(input)` is not it. */
 export type RunBatch = (batch: never) => unknown
 
+/** What decides a range from the values that it is shown. */
+interface RangeObserver {
+  observe(values: Float32Array): void
+  range(): { min: number; max: number }
+}
+
 /** What was asked about a layer's inputs. */
 export interface Seen {
   rows: number
-  range: Range | null
+  range: { min: number; max: number } | null
   /** max|x_j| and mean|x_j| of every input channel. */
   channelMax: Float32Array | null
   channelMean: Float32Array | null
+  /** Sum of x_j^2 over all rows, of every input channel. */
+  channelSquares: Float64Array | null
   /** Sum of x x^T over all rows, [in, in]. */
   gram: Float64Array | null
 }
 
 export interface Wanted {
-  observer: Observer | null
-  channels: boolean
-  gram: boolean
+  observer?: RangeObserver | null
+  channels?: boolean
+  squares?: boolean
+  gram?: boolean
   /** Inputs are multiplied by it before they are looked at. */
-  multiplier: Tensor | null
+  multiplier?: Tensor | null
 }
 
 /** Looks at what goes into a layer. */
@@ -41,6 +49,7 @@ class Watcher {
   rows = 0
   channelMax: Float32Array | null = null
   channelSum: Float64Array | null = null
+  channelSquares: Float64Array | null = null
   gram: Tensor | null = null
   readonly pending: Promise<void>[] = []
   readonly #own: Module['forward'] | null
@@ -68,7 +77,7 @@ class Watcher {
   }
 
   #look(input: Tensor): void {
-    const { observer, channels, gram, multiplier } = this.wanted
+    const { observer, channels, squares, gram, multiplier } = this.wanted
     const inputs = input.shape[input.rank - 1] as number
     const rows = inputs === 0 ? 0 : input.size / inputs
     this.rows += rows
@@ -79,7 +88,14 @@ class Watcher {
     if (channels) {
       const size = abs(x)
       this.#read(max(size, 0), (values) => this.#addMax(values))
-      this.#read(sum(size, 0), (values) => this.#addSum(values))
+      this.#read(sum(size, 0), (values) => {
+        this.channelSum = added(this.channelSum, values)
+      })
+    }
+    if (squares) {
+      this.#read(sum(mul(x, x), 0), (values) => {
+        this.channelSquares = added(this.channelSquares, values)
+      })
     }
     if (gram) {
       const g = matmul(transpose(x), x)
@@ -100,12 +116,6 @@ class Watcher {
     for (let i = 0; i < values.length; i++) most[i] = Math.max(most[i] as number, values[i] as number)
   }
 
-  #addSum(values: Float32Array): void {
-    this.channelSum ??= new Float64Array(values.length)
-    const total = this.channelSum
-    for (let i = 0; i < values.length; i++) total[i] = (total[i] as number) + (values[i] as number)
-  }
-
   async seen(): Promise<Seen> {
     const gram = this.gram && new Float64Array((await this.gram.data()) as Float32Array)
     this.gram?.dispose()
@@ -113,10 +123,18 @@ class Watcher {
       rows: this.rows,
       range: this.wanted.observer ? this.wanted.observer.range() : null,
       channelMax: this.channelMax,
+      channelSquares: this.channelSquares,
       channelMean: this.channelSum && Float32Array.from(this.channelSum, (x) => x / this.rows),
       gram,
     }
   }
+}
+
+/** total + values, in place; a null total is zeros. */
+function added(total: Float64Array | null, values: Float32Array): Float64Array {
+  const sums = total ?? new Float64Array(values.length)
+  for (let i = 0; i < values.length; i++) sums[i] = (sums[i] as number) + (values[i] as number)
+  return sums
 }
 
 function isIterable(data: unknown): data is CalibrationData {

@@ -1,0 +1,19 @@
+/** Pruning: weights that are 0 and stay so, chosen by what they are worth. */
+export type { CalibrationData, RunBatch } from '../nn/calibrate'
+export type { LayerFilter } from '../nn/linear-layers'
+export type { LayerOptions, Scope, SparsityOptions } from './layers'
+export { type LotteryOptions, type LotteryRound, lotteryTicket, rewind, snapshot } from './lottery'
+export { type MovementOptions, MovementScores, movement } from './movement'
+export { type BlockOptions, block, type SemiStructuredOptions, semiStructured } from './patterns'
+export { type LayerReport, type PruneReport, removeMasks, report } from './report'
+export {
+  CubicSchedule,
+  LinearSchedule,
+  OneShotSchedule,
+  type RampOptions,
+  type SparsitySchedule,
+} from './schedules'
+export { type LayerSensitivity, type SensitivityOptions, type SensitivityReport, sensitivity } from './sensitivity'
+export { type SparseGptOptions, sparseGpt } from './sparse-gpt'
+export { magnitude, type RandomOptions, random } from './unstructured'
+export { type CalibratedOptions, wanda } from './wanda'

@@ -1,0 +1,81 @@
+/** What of a model is pruned, and masks' end. */
+import { showShape } from '../core/shape'
+import { showPercent, textTable } from '../core/text-table'
+import { linearLayers } from '../nn/linear-layers'
+import { checkModel, countZeros } from '../nn/model'
+import type { AnyModule } from '../nn/module'
+import type { Parameter } from '../nn/parameter'
+
+export interface LayerReport {
+  path: string
+  /** [out, in]. */
+  shape: readonly number[]
+  /** Weights, and those of them that are 0, masked or not. */
+  weights: number
+  zeros: number
+  /** zeros / weights. */
+  sparsity: number
+  /** Of the weights as they are stored, zeros included. */
+  denseBytes: number
+  /** Whether it has a mask, which optimizers honour. */
+  masked: boolean
+}
+
+export interface PruneReport {
+  /** The Linear layers, in order; a weight that several share is in the first. */
+  layers: LayerReport[]
+  total: { weights: number; zeros: number; sparsity: number; denseBytes: number }
+  /** The table as text. */
+  toString(): string
+}
+
+/**
+ * Zeros of the weights of a model's Linear layers, as data and, by toString(), as a table. Biases are not counted. Reads the
+ * weights, so it waits in place for what is under way.
+ *
+ * @throws ArgumentError when the model is no Module
+ * @example console.log(String(prune.report(model)))
+ */
+export function report(model: AnyModule): PruneReport {
+  const seen = new Set<Parameter>()
+  const layers: LayerReport[] = []
+  for (const [path, { weight }] of linearLayers('report', model)) {
+    if (seen.has(weight)) continue
+    seen.add(weight)
+    const zeros = countZeros(weight)
+    const { shape, size: weights, bytes: denseBytes } = weight
+    layers.push({ path, shape, weights, zeros, sparsity: zeros / weights, denseBytes, masked: weight.mask !== null })
+  }
+  const add = (value: (layer: LayerReport) => number) => layers.reduce((sum, layer) => sum + value(layer), 0)
+  const weights = add((l) => l.weights)
+  const zeros = add((l) => l.zeros)
+  const total = { weights, zeros, sparsity: weights === 0 ? 0 : zeros / weights, denseBytes: add((l) => l.denseBytes) }
+  return { layers, total, toString: () => table(layers, total) }
+}
+
+function table(layers: readonly LayerReport[], total: PruneReport['total']): string {
+  const counts = (x: PruneReport['total']) => [
+    x.weights.toLocaleString('en'),
+    x.zeros.toLocaleString('en'),
+    showPercent(x.sparsity),
+    x.denseBytes.toLocaleString('en'),
+  ]
+  return textTable(
+    [
+      ['layer', 'shape', 'mask', 'weights', 'zeros', 'sparsity', 'bytes dense'],
+      ...layers.map((l) => [l.path || '(model)', showShape(l.shape), l.masked ? 'yes' : 'no', ...counts(l)]),
+      ['total', '', '', ...counts(total)],
+    ],
+    3,
+  )
+}
+
+/**
+ * Takes the masks of all parameters away. The zeros stay, but the next step of an optimizer may change them.
+ *
+ * @throws ArgumentError when the model is no Module
+ */
+export function removeMasks(model: AnyModule): void {
+  checkModel('removeMasks', model)
+  for (const parameter of model.parameters()) parameter.mask = null
+}
