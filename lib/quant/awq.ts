@@ -1,6 +1,7 @@
 import { ArgumentError } from '../core/errors'
+import { Pauses } from '../core/pauses'
 import { checkActivations, checkArray, checkFiniteRow } from './checks'
-import { dot, Pauses, ROWS } from './loops'
+import { dot, ROWS } from './loops'
 import { checkWeights, decode, encode, gridOf, type WeightOptions } from './weights'
 
 export interface AwqScales {

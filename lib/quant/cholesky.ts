@@ -5,7 +5,8 @@
  * Together they give the upper Cholesky factor U of the inverse, A^-1 = U^T U, without forming the inverse: with
  * A = V V^T it is U = V^-1. That is half the work of inverting and factoring again, and loses less to rounding.
  */
-import { dot, Pauses, ROWS, subtractRows } from './loops'
+import { Pauses } from '../core/pauses'
+import { dot, ROWS, subtractRows } from './loops'
 
 /**
  * A = V V^T with V upper triangular: Cholesky's method from the last row upwards. Reads the upper triangle of `a` only;

@@ -1,8 +1,9 @@
 import { ArgumentError, show } from '../core/errors'
+import { Pauses } from '../core/pauses'
 import { checkInteger } from '../core/shape'
 import { checkArray, checkFiniteRow } from './checks'
 import { choleskyUpper, invertUpper } from './cholesky'
-import { Pauses, ROWS, subtractRows } from './loops'
+import { ROWS, subtractRows } from './loops'
 import {
   checkWeights,
   codeRange,
