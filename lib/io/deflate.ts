@@ -1,5 +1,6 @@
 /** Raw deflate streams (RFC 1951) by node:zlib, off this thread and never larger than said. */
 import { createDeflateRaw, createInflateRaw } from 'node:zlib'
+import { KerfError } from '../core/errors'
 
 /** Bytes of a piece: each costs a trip to another thread. */
 const CHUNK_BYTES = 1 << 18
@@ -26,16 +27,15 @@ export async function inflateInto(target: Uint8Array, bytes: Uint8Array, fail: (
   let at = 0
   try {
     for await (const chunk of stream as AsyncIterable<Uint8Array>) {
-      if (chunk.length > target.length - at) {
-        at = Number.POSITIVE_INFINITY
-        break
-      }
+      // Leaving the loop destroys the stream: a bomb's bytes are never made.
+      if (chunk.length > target.length - at) return fail(`inflating gives more than ${target.length} bytes`)
       target.set(chunk, at)
       at += chunk.length
     }
   } catch (cause) {
+    if (cause instanceof KerfError) throw cause
     fail(`inflating failed: ${(cause as Error).message}`)
   }
-  if (at !== target.length) fail(`inflating gives ${at > target.length ? 'more than' : at} bytes, not ${target.length}`)
+  if (at !== target.length) fail(`inflating gives ${at} bytes, not ${target.length}`)
   if (stream.bytesWritten !== bytes.length) fail('bytes follow the end of the deflated ones')
 }
