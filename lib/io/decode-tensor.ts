@@ -3,6 +3,7 @@ import { type DType, dtypeBytes } from '../core/dtype'
 import { inSlices, type Pauses } from '../core/pauses'
 import { asWords, newWords, SectionReader, type Width } from './coded-stream'
 import { inflateInto } from './deflate'
+import { checkBools } from './file-tensor'
 import type { Words } from './pattern-table'
 import type { TensorEncoding } from './sections'
 
@@ -36,7 +37,8 @@ export async function decodeTensor(
     if (encoding === 'codebook') await decodeCodebook(reader, words, width as Width, pauses, fail)
     else await decodeSparse(reader, words, width as Width, encoding === 'sparse-codebook', pauses, fail)
   }
-  if (dtype === 'bool') await checkBools(target, pauses, fail)
+  if (dtype === 'bool')
+    await inSlices(target.length, pauses, (from, to) => checkBools(target.subarray(from, to), from, fail))
 }
 
 async function decodeCodebook(
@@ -104,12 +106,4 @@ async function decodeValues(
   const values = newWords(nonZeros, width)
   await stream.decodeAll(values, pauses)
   return values
-}
-
-/** A bool's byte is 0 or 1; kernels rely on it. */
-async function checkBools(target: Uint8Array, pauses: Pauses, fail: Fail): Promise<void> {
-  await inSlices(target.length, pauses, (from, to) => {
-    for (let i = from; i < to; i++)
-      if ((target[i] as number) > 1) fail(`element ${i} of a bool is ${target[i]}, must be 0 or 1`)
-  })
 }

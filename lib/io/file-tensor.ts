@@ -44,16 +44,10 @@ function showFileShape(shape: readonly unknown[]): string {
   return shape.every((size) => typeof size === 'number') ? showShape(shape as number[]) : show(shape)
 }
 
-/** A bool's byte is 0 or 1; kernels rely on it. */
-function boolChecker(op: string, source: Source, what: string) {
-  return (piece: Uint8Array, at: number) => {
-    for (let i = 0; i < piece.length; i++) {
-      if ((piece[i] as number) > 1)
-        throw new FormatError(
-          `${op}: ${source.name}: ${what}: element ${at + i} of a bool is ${piece[i]}, must be 0 or 1`,
-        )
-    }
-  }
+/** A bool's byte is 0 or 1; kernels rely on it. `piece` begins with element `at`. */
+export function checkBools(piece: Uint8Array, at: number, fail: (why: string) => never): void {
+  for (let i = 0; i < piece.length; i++)
+    if ((piece[i] as number) > 1) fail(`element ${at + i} of a bool is ${piece[i]}, must be 0 or 1`)
 }
 
 /**
@@ -93,9 +87,13 @@ export async function fillTensors<D extends TensorDescription>(
 
 /** Reads the tensors at `extents`, which must lie inside the source, straight into their storage; all or none. */
 export async function readTensors(op: string, source: Source, extents: readonly Extent[]): Promise<Tensor[]> {
-  return fillTensors(extents, ({ dtype, what, position }, target) =>
-    source.read(target, position, dtype === 'bool' ? boolChecker(op, source, what) : undefined),
-  )
+  return fillTensors(extents, ({ dtype, what, position }, target) => {
+    const fail = (why: string): never => {
+      throw new FormatError(`${op}: ${source.name}: ${what}: ${why}`)
+    }
+    const check = (piece: Uint8Array, at: number) => checkBools(piece, at, fail)
+    return source.read(target, position, dtype === 'bool' ? check : undefined)
+  })
 }
 
 /** A live tensor, or an error that names the entry. */

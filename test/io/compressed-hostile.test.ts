@@ -140,6 +140,11 @@ t.test('hostile files are refused with the file, the tensor and the value', asyn
     ['escapes outside', bytes('sparse', 20, [1, 15, 2, 1, 2, 15, 5, 1, 0b01000000, 9]), /lies behind the last of 20/],
     ['more gaps than values', bytes('sparse', 9, [1, 15, 2, 1, 1, 0, 1, 0, 9]), /more than 1 non-zeros/],
     ['fewer gaps than values', bytes('sparse', 9, [2, 15, 1, 1, 1, 0, 1, 0, 9, 9]), /those of 1 non-zeros, not of 2/],
+    [
+      'gaps and a byte',
+      bytes('sparse', 9, [1, 15, 1, 1, 1, 0, 2, 0, 0, 9]),
+      /gaps: bits are left over after 1 symbols/,
+    ],
     ['values missing', bytes('sparse', 9, [2, 15, 2, 1, 1, 0, 1, 0, 9]), /the non-zeros takes 2 bytes, 1 are left/],
     [
       'values and non-zeros',

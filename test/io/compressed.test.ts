@@ -237,6 +237,24 @@ t.test('the file is what the format says', async (t) => {
   t.same(await tensors.b?.data(), sparse)
 })
 
+t.test('the escape of the gaps is the shortest that is longer than they are', async (t) => {
+  for (const [longest, expected] of [
+    [12, 15],
+    [60, 63],
+    [120, 127],
+    [250, 255],
+  ] as const) {
+    const next = generator(longest)
+    const values = new Float32Array(400_000)
+    // Evenly distributed lengths: what splits them into two symbols costs bits.
+    for (let i = 0; i < values.length; i += 1 + Math.floor(next() * (longest + 1))) values[i] = next()
+    const bytes = Buffer.from(await serializeCompressed({ x: tensor(values) }))
+    const { number } = section(bytes.subarray(20 + bytes.readUInt32LE(12)))
+    number()
+    t.equal(number(), expected, `gaps of up to ${longest}`)
+  }
+})
+
 t.test('names are data', async (t) => {
   const dict = Object.fromEntries(
     ['__proto__', 'constructor', '', '2', '10', '__metadata__', 'a"b\\\n\u0000', 'ü'].map((name, i) => [
@@ -272,7 +290,11 @@ t.test('the report says what each tensor takes', async (t) => {
     none: { bytes: 0, stored: 0, ratio: 1, encoding: 'raw' },
   })
   t.equal(report.tensors.pruned?.ratio, 40_000 / (report.tensors.pruned?.stored as number))
-  t.equal((await parseCompressed(await serializeCompressed({}))).tensors.x, undefined, 'a file of nothing')
+  t.same((await parseCompressed(await serializeCompressed({}))).tensors, {}, 'a file of nothing')
+  const zero = await saveCompressed(file, { zero: zeros([3000, 1000]) })
+  t.equal(zero.tensors.zero?.encoding, 'deflate', 'the only one whose expansion has a limit')
+  t.ok((zero.tensors.zero?.ratio as number) > 900)
+  t.same(await (await loadCompressed(file)).zero?.data(), new Float32Array(3_000_000))
 })
 
 t.test('views are written row-major, and as they were at the call', async (t) => {

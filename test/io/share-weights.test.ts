@@ -73,6 +73,11 @@ t.test('k-means is that of Lloyd, and no better than the optimum', async (t) => 
   )
   const separated = [1, 1.5, 2, 50, 51, 100, 101, 102].flatMap((v) => [v, v + 0.25])
   const found = await kMeans(Float32Array.from(separated), 3, new Pauses())
+  t.same(
+    await kMeans(Float32Array.of(1, 1.25, 1.25, 100), 4, new Pauses()),
+    [1, 1.25, 100],
+    'few values are their own centroids',
+  )
   t.ok(Math.abs(errorOf(separated, found) - optimum(separated, 3)) < 1e-4, 'clear clusters are found')
 })
 
