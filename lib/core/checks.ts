@@ -1,6 +1,6 @@
 /** What functions on plain typed arrays check about them. */
 import { ArgumentError, show } from './errors'
-import type { Pauses } from './loops'
+import type { Pauses } from './pauses'
 
 /** An array of the right type and length, or an error that names it. */
 export function checkArray<T extends { readonly length: number }>(

@@ -5,7 +5,8 @@
  * A = V V^T it is U = V^-1. That is half the work of inverting and factoring again, and loses less to rounding.
  */
 import { ArgumentError, show } from './errors'
-import { dot, Pauses, ROWS, subtractRows } from './loops'
+import { dot, ROWS, subtractRows } from './loops'
+import { Pauses } from './pauses'
 
 /**
  * A = V V^T with V upper triangular: Cholesky's method from the last row upwards. Reads the upper triangle of `a` only;

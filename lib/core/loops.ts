@@ -1,27 +1,7 @@
-/** What long loops in TypeScript share: two inner kernels on float64 rows, and pauses for the event loop. */
+/** What long loops on float64 rows share: two inner kernels. */
 
 /** Rows that are worked on together: 32 rows of 4096 float64 are 1 MiB, about a level-2 cache. */
 export const ROWS = 32
-
-/** How long a loop computes before others get a turn. */
-const SLICE_MS = 8
-
-/**
- * Keeps a long loop from blocking the event loop. Ask `due()` every millisecond of work or so (it costs some 50 ns) and
- * `await take()` when it says so.
- */
-export class Pauses {
-  #until = performance.now() + SLICE_MS
-
-  due(): boolean {
-    return performance.now() >= this.#until
-  }
-
-  async take(): Promise<void> {
-    await new Promise<void>((resolve) => setImmediate(resolve))
-    this.#until = performance.now() + SLICE_MS
-  }
-}
 
 /** The sum of a[ai + k] * b[bi + k] over k < length. Four partial sums: one chain would wait for itself. */
 export function dot(a: Float64Array, ai: number, b: Float64Array, bi: number, length: number): number {

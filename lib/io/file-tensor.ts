@@ -1,20 +1,24 @@
 /** Between files and tensors: bytes of a source become storage, and tensors become bytes. */
 import { type DType, dtypeBytes } from '../core/dtype'
 import { ArgumentError, FormatError, show } from '../core/errors'
-import { contiguousStrides, MAX_ELEMENTS, MAX_RANK, type Shape, showShape } from '../core/shape'
+import { contiguousStrides, MAX_ELEMENTS, MAX_RANK, type Shape, showShape, sizeOf } from '../core/shape'
 import { sync } from '../native/stream'
 import { allocate, release, type Storage } from '../tensor/storage'
 import { Tensor } from '../tensor/tensor'
 import type { Source } from './source'
 
-/** A tensor's place in a source. */
-export interface Extent {
+/** What a tensor of a file will be. */
+export interface TensorDescription {
   /** For messages: "tensor 'a.weight'". */
   readonly what: string
   readonly dtype: DType
   readonly shape: Shape
   /** Row-major unless given. */
   readonly strides?: Shape
+}
+
+/** A tensor whose bytes lie in a source as they will lie in memory. */
+export interface Extent extends TensorDescription {
   /** Of its first byte in the source. */
   readonly position: number
   readonly bytes: number
@@ -40,43 +44,36 @@ function showFileShape(shape: readonly unknown[]): string {
   return shape.every((size) => typeof size === 'number') ? showShape(shape as number[]) : show(shape)
 }
 
-/** A bool's byte is 0 or 1; kernels rely on it. */
-function boolChecker(op: string, source: Source, what: string) {
-  return (piece: Uint8Array, at: number) => {
-    for (let i = 0; i < piece.length; i++) {
-      if ((piece[i] as number) > 1)
-        throw new FormatError(
-          `${op}: ${source.name}: ${what}: element ${at + i} of a bool is ${piece[i]}, must be 0 or 1`,
-        )
-    }
-  }
+/** A bool's byte is 0 or 1; kernels rely on it. `piece` begins with element `at`. */
+export function checkBools(piece: Uint8Array, at: number, fail: (why: string) => never): void {
+  for (let i = 0; i < piece.length; i++)
+    if ((piece[i] as number) > 1) fail(`element ${at + i} of a bool is ${piece[i]}, must be 0 or 1`)
 }
 
 /**
- * Reads the tensors at `extents` straight into their storage. All or none: when reading fails, their bytes go back.
- * The extents must lie inside the source.
+ * Makes tensors of `described`, one after the other, whose bytes `fill` writes. All or none: when one fails, the bytes of
+ * all go back.
  */
-export async function readTensors(op: string, source: Source, extents: readonly Extent[]): Promise<Tensor[]> {
+export async function fillTensors<D extends TensorDescription>(
+  described: readonly D[],
+  fill: (description: D, target: Uint8Array) => Promise<void>,
+): Promise<Tensor[]> {
   const storages: Storage[] = []
   try {
-    for (const extent of extents) storages.push(allocate(extent.bytes))
-    // Recycled bytes may still be read or written by commands in flight; file reads do not queue behind those.
-    await sync()
-    for (let i = 0; i < extents.length; i++) {
-      const { bytes, position, dtype, what } = extents[i] as Extent
-      const { buffer, byteOffset } = storages[i] as Storage
-      await source.read(
-        new Uint8Array(buffer, byteOffset, bytes),
-        position,
-        dtype === 'bool' ? boolChecker(op, source, what) : undefined,
-      )
+    for (const description of described) {
+      const bytes = sizeOf(description.shape) * dtypeBytes[description.dtype]
+      const storage = allocate(bytes)
+      storages.push(storage)
+      // Recycled bytes may still be read or written by commands in flight; what fills them does not queue behind those.
+      await sync()
+      await fill(description, new Uint8Array(storage.buffer, storage.byteOffset, bytes))
     }
   } catch (error) {
     for (const storage of storages) release(storage)
     throw error
   }
   // Made only now: a scope() that ended meanwhile would have recycled bytes that a read still fills.
-  return extents.map(({ dtype, shape, strides }, i) => {
+  return described.map(({ dtype, shape, strides }, i) => {
     const storage = storages[i] as Storage
     return new Tensor(
       dtype,
@@ -85,6 +82,17 @@ export async function readTensors(op: string, source: Source, extents: readonly 
       storage.byteOffset / dtypeBytes[dtype],
       storage,
     )
+  })
+}
+
+/** Reads the tensors at `extents`, which must lie inside the source, straight into their storage; all or none. */
+export async function readTensors(op: string, source: Source, extents: readonly Extent[]): Promise<Tensor[]> {
+  return fillTensors(extents, ({ dtype, what, position }, target) => {
+    const fail = (why: string): never => {
+      throw new FormatError(`${op}: ${source.name}: ${what}: ${why}`)
+    }
+    const check = (piece: Uint8Array, at: number) => checkBools(piece, at, fail)
+    return source.read(target, position, dtype === 'bool' ? check : undefined)
   })
 }
 

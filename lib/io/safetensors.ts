@@ -4,17 +4,22 @@
  * given twice.
  */
 import { type DType, dtypeBytes } from '../core/dtype'
-import { ArgumentError, FormatError, show } from '../core/errors'
+import { FormatError, show } from '../core/errors'
 import { showShape } from '../core/shape'
 import type { Tensor } from '../tensor/tensor'
-import { checkEntry, checkFileShape, type Extent, readTensors, snapshot } from './file-tensor'
+import { checkFileShape, type Extent, readTensors, snapshot } from './file-tensor'
 import { bytesSource, checkPath, type PathLike, type Source, withFile } from './source'
-import { parseStrictJson } from './strict-json'
+import {
+  checkCoverage,
+  checkDict,
+  checkMetadata,
+  isObject,
+  type Metadata,
+  parseHeader,
+  readMetadata,
+  type TensorDict,
+} from './tensor-dict'
 import { writeFileAtomically } from './write-file'
-
-/** Names to tensors, as stateDict() gives them. */
-export type TensorDict = Readonly<Record<string, Tensor>> | ReadonlyMap<string, Tensor>
-export type Metadata = Readonly<Record<string, string>>
 
 export interface SafetensorsInfo {
   metadata: Record<string, string>
@@ -43,18 +48,6 @@ interface Header {
   metadata: Record<string, string>
   names: string[]
   extents: Extent[]
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function readMetadata(value: unknown, fail: (why: string) => never): Record<string, string> {
-  if (!isObject(value)) fail(`${METADATA} must be an object, got ${show(value)}`)
-  for (const [key, text] of Object.entries(value as object)) {
-    if (typeof text !== 'string') fail(`${METADATA}: ${JSON.stringify(key)} must be a string, got ${show(text)}`)
-  }
-  return value as Record<string, string>
 }
 
 function readEntry(name: string, value: unknown, dataStart: number, failFile: (why: string) => never): Extent {
@@ -92,16 +85,8 @@ async function readHeader(op: string, source: Source): Promise<Header> {
 
   const headerBytes = new Uint8Array(Number(length))
   await source.read(headerBytes, LENGTH_BYTES)
-  let text = ''
-  try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(headerBytes)
-  } catch (cause) {
-    fail('the header is not UTF-8', cause)
-  }
-  if (text[0] !== '{') fail(`the header must start with '{', got ${show(text.slice(0, 1))}`)
-  const entries = parseStrictJson(text, fail) as Record<string, unknown>
-
-  const metadata = Object.hasOwn(entries, METADATA) ? readMetadata(entries[METADATA], fail) : {}
+  const entries = parseHeader(headerBytes, fail)
+  const metadata = Object.hasOwn(entries, METADATA) ? readMetadata(METADATA, entries[METADATA], fail) : {}
   const tensors = Object.entries(entries)
     .filter(([name]) => name !== METADATA)
     .map(([name, value]) => ({ name, extent: readEntry(name, value, dataStart, fail) }))
@@ -113,26 +98,6 @@ async function readHeader(op: string, source: Source): Promise<Header> {
     fail,
   )
   return { metadata, names: tensors.map(({ name }) => name), extents: tensors.map(({ extent }) => extent) }
-}
-
-/** The tensors, in the order of their bytes, must cover all of the data, each byte once. */
-function checkCoverage(
-  extents: readonly Extent[],
-  dataStart: number,
-  size: number,
-  fail: (why: string) => never,
-): void {
-  let next = dataStart
-  for (const { what, position, bytes } of extents) {
-    const begin = position - dataStart
-    if (position < next)
-      fail(`${what}: data_offsets [${begin}, ${begin + bytes}] overlap another tensor's or are negative`)
-    if (position > next) fail(`${what}: data_offsets [${begin}, ${begin + bytes}] leave a gap from ${next - dataStart}`)
-    next = position + bytes
-    if (next > size)
-      fail(`${what}: data_offsets [${begin}, ${begin + bytes}] reach beyond the ${size - dataStart} bytes of data`)
-  }
-  if (next !== size) fail(`${size - next} bytes after the last tensor belong to none`)
 }
 
 async function readAll(
@@ -181,31 +146,10 @@ export async function parseSafetensors(
   return readAll('parseSafetensors', bytesSource('parseSafetensors', bytes))
 }
 
-function checkDict(op: string, dict: unknown): { name: string; tensor: Tensor }[] {
-  if (!isObject(dict))
-    throw new ArgumentError(`${op}: tensors must be an object or a Map of names to tensors, got ${show(dict)}`)
-  return (dict instanceof Map ? [...dict] : Object.entries(dict)).map(([name, tensor]: [unknown, unknown]) => {
-    if (typeof name !== 'string' || name === METADATA)
-      throw new ArgumentError(`${op}: ${show(name)} cannot be a tensor's name`)
-    return { name, tensor: checkEntry(op, `tensors[${show(name)}]`, tensor) }
-  })
-}
-
-function checkMetadata(op: string, metadata: unknown): [string, string][] {
-  if (metadata === undefined) return []
-  if (!isObject(metadata))
-    throw new ArgumentError(`${op}: metadata must be an object of strings, got ${show(metadata)}`)
-  return Object.entries(metadata).map(([key, value]) => {
-    if (typeof value !== 'string')
-      throw new ArgumentError(`${op}: metadata[${show(key)}] must be a string, got ${show(value)}`)
-    return [key, value]
-  })
-}
-
 /** The file in parts. Larger elements first, then by name: every tensor is aligned, and equal dicts give equal files. */
 async function serialize(op: string, dict: unknown, options: { metadata?: Metadata } = {}): Promise<Uint8Array[]> {
   const metadata = checkMetadata(op, options.metadata)
-  const order = checkDict(op, dict).sort(
+  const order = checkDict(op, dict, METADATA).sort(
     (a, b) => dtypeBytes[b.tensor.dtype] - dtypeBytes[a.tensor.dtype] || (a.name < b.name ? -1 : 1),
   )
   const data = snapshot(order.map(({ tensor }) => tensor))

@@ -1,7 +1,7 @@
 /** What every way of pruning does the same: finding weights, reading them, checking options, setting masks. */
 import { checkFinite } from '../core/checks'
 import { ArgumentError, show } from '../core/errors'
-import { Pauses } from '../core/loops'
+import { Pauses } from '../core/pauses'
 import { checkInteger } from '../core/shape'
 import { native } from '../native/call'
 import { atLayer } from '../nn/calibrate'

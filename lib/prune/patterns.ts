@@ -1,6 +1,6 @@
 /** Zeros in patterns that kernels can use: N of every M, and whole blocks. */
 import { ArgumentError, show } from '../core/errors'
-import type { Pauses } from '../core/loops'
+import type { Pauses } from '../core/pauses'
 import { checkInteger } from '../core/shape'
 import type { AnyModule } from '../nn/module'
 import {

@@ -1,5 +1,5 @@
 /** Exactly so many of the smallest scores, of any number of arrays at once. */
-import type { Pauses } from '../core/loops'
+import type { Pauses } from '../core/pauses'
 
 /** Scores, and which of their elements are still kept (1) or already pruned (0). */
 export interface Part {

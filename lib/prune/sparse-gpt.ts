@@ -1,7 +1,8 @@
 /** SparseGPT: pruning with the weights that stay moved to make up for those that go. */
 import { checkDamp, inverseFactor } from '../core/cholesky'
 import { ArgumentError } from '../core/errors'
-import { Pauses, ROWS, subtractRows } from '../core/loops'
+import { ROWS, subtractRows } from '../core/loops'
+import { Pauses } from '../core/pauses'
 import { checkInteger } from '../core/shape'
 import { native } from '../native/call'
 import { atLayer, observe } from '../nn/calibrate'

@@ -1,5 +1,5 @@
 /** Criteria that prune single weights wherever they are. */
-import type { Pauses } from '../core/loops'
+import type { Pauses } from '../core/pauses'
 import { uniformGenerator } from '../core/rng'
 import { seedOr } from '../data/dataset'
 import type { AnyModule } from '../nn/module'

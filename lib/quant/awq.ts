@@ -1,6 +1,7 @@
 import { checkActivations, checkArray, checkFiniteRow } from '../core/checks'
 import { ArgumentError } from '../core/errors'
-import { dot, Pauses, ROWS } from '../core/loops'
+import { dot, ROWS } from '../core/loops'
+import { Pauses } from '../core/pauses'
 import { checkWeights, decode, encode, gridOf, type WeightOptions } from './weights'
 
 export interface AwqScales {

@@ -1,7 +1,8 @@
 import { checkArray, checkFinite } from '../core/checks'
 import { checkDamp, inverseFactor } from '../core/cholesky'
 import { ArgumentError, show } from '../core/errors'
-import { Pauses, ROWS, subtractRows } from '../core/loops'
+import { ROWS, subtractRows } from '../core/loops'
+import { Pauses } from '../core/pauses'
 import { checkInteger } from '../core/shape'
 import {
   checkWeights,
