@@ -1,5 +1,5 @@
 /** Between dense and sparse, and CSR as the kernels read it. */
-import { type FloatDType, isFloat } from '../core/dtype'
+import { type DType, isFloat } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { showShape } from '../core/shape'
 import { checkFormat, isBlocks, type SparseFormat, SparseTensor } from '../tensor/sparse'
@@ -15,7 +15,7 @@ import { arg, converted, type Tensor } from './op'
  * makes them so), and a multiple of 4 columns; { block: [rows, columns] } stores every block that has a non-zero, whole
  * @throws ArgumentError when a row of a '2:4' matrix has three non-zeros in one four: it is named
  */
-export function sparsify<D extends FloatDType>(w: Tensor<D>, format: SparseFormat): SparseTensor<D> {
+export function sparsify<D extends DType>(w: Tensor<D>, format: SparseFormat): SparseTensor<D> {
   const op = 'sparsify'
   const x = arg(op, 'w', w)
   if (!isFloat(x.dtype)) throw new DTypeError(`${op}: w must be a float tensor, it is ${x.dtype}`)
@@ -67,7 +67,7 @@ function blocksOf(dense: Float32Array, rows: number, columns: number, [r, c]: re
   return { values, pointers, columns: Int32Array.from(used) }
 }
 
-function twoOfFour<D extends FloatDType>(
+function twoOfFour<D extends DType>(
   op: string,
   dense: Float32Array,
   rows: number,
@@ -107,7 +107,7 @@ function twoOfFour<D extends FloatDType>(
 }
 
 /** The matrix that a sparse tensor stands for, [rows, columns] in its dtype. */
-export function densify<D extends FloatDType>(s: SparseTensor<D>): Tensor<D> {
+export function densify<D extends DType>(s: SparseTensor<D>): Tensor<D> {
   checkSparse('densify', 's', s)
   const [rows, columns] = s.shape as [number, number]
   const dense = new Float32Array(rows * columns)

@@ -1,6 +1,9 @@
 /** Pruning: weights that are 0 and stay so, chosen by what they are worth. */
+
 export type { CalibrationData, RunBatch } from '../nn/calibrate'
 export type { LayerFilter } from '../nn/linear-layers'
+export { densify, sparsify } from '../ops/sparse'
+export { type SparseFormat, type SparseParts, SparseTensor } from '../tensor/sparse'
 export type { LayerOptions, Scope, SparsityOptions } from './layers'
 export { type LotteryOptions, type LotteryRound, lotteryTicket, rewind, snapshot } from './lottery'
 export { type MovementOptions, MovementScores, movement } from './movement'

@@ -1,5 +1,5 @@
 /** SparseTensor: a matrix that stores little but its non-zeros. */
-import { type DType, type FloatDType, isFloat } from '../core/dtype'
+import { type DType, isFloat } from '../core/dtype'
 import { ArgumentError, DisposedError, DTypeError, ShapeError, show } from '../core/errors'
 import { checkInteger, checkShape, type Shape, sameShape, showShape, sizeOf } from '../core/shape'
 import { checkTensor, keep, type Tensor } from './tensor'
@@ -15,7 +15,7 @@ export interface SparseParts {
   shape: Shape
   format: SparseFormat
   /** 'csr': [count]. '2:4': [rows, columns / 2]. Blocks: [count, block rows, block columns], zero beyond the matrix. */
-  values: Tensor<FloatDType>
+  values: Tensor
   /** 'csr' and blocks: int32 [rows (of blocks) + 1], where each row's values begin; from 0 to count. */
   pointers?: Tensor<'int32'> | null
   /** 'csr' and blocks: int32 [count], the column (of blocks) of each value, growing within a row. */
@@ -64,7 +64,7 @@ export function checkFormat(op: string, format: unknown): SparseFormat {
  * A matrix in one of three sparse formats. Made by `prune.sparsify`; `linear` and `matmul` take it as weights,
  * `prune.densify` makes a tensor of it. Nothing about it changes after it is made.
  */
-export class SparseTensor<D extends FloatDType = FloatDType> {
+export class SparseTensor<D extends DType = DType> {
   readonly shape: Shape
   readonly format: SparseFormat
   readonly dtype: D

@@ -8,7 +8,7 @@ import { floats, random, read } from '../matrix'
 import { nd } from '../oracle/array'
 
 const int32 = (values: number[]) => tensor(values, { shape: [values.length], dtype: 'int32' })
-const list = (x: { dataSync(): ArrayLike<number> } | null) => Array.from(x?.dataSync() ?? [])
+const list = (x: { dataSync(): ArrayLike<number | bigint> } | null) => Array.from(x?.dataSync() ?? [], Number)
 
 t.test('densify undoes sparsify: dtypes, formats, sizes that blocks do not divide', (t) => {
   fc.assert(

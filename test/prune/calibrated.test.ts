@@ -1,7 +1,7 @@
 // Pruning by activations: Wanda against its definition, SparseGPT against optimal brain surgery written out.
 import { nn, prune, type Tensor, tensor } from 'kerf'
 import t from 'tap'
-import { Pauses } from '#lib/core/loops'
+import { Pauses } from '#lib/core/pauses'
 import { sparseGptWeights } from '#lib/prune/sparse-gpt'
 import { generator } from '../matrix'
 import { correlatedInputs, gramOf, normalWeights, outputError } from '../quant/data'
