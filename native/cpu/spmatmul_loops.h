@@ -144,7 +144,7 @@ static void add_block(float* sums, const float* x, const uint16_t* counts, int64
     for (int u = 1; u < U; u++)
 #pragma GCC unroll 8
       for (int i = 0; i < V; i++) acc[u][i] = set1(0.0f);
-    auto add_one = [&](int u) {
+    auto add_one = [&](int u) {  // the u-th from here
       const vf weight = set1(w[u]);
       const float* from = x + static_cast<size_t>(c[u] & mask) * (V * W);
 #pragma GCC unroll 8
@@ -154,7 +154,11 @@ static void add_block(float* sums, const float* x, const uint16_t* counts, int64
 #pragma GCC unroll 8
       for (int u = 0; u < U; u++) add_one(u);
     }
-    for (; left > 0; left--, c++, w++) add_one(0);
+#pragma GCC unroll 8
+    for (int u = 0; u + 1 < U; u++)  // each to a chain of its own
+      if (u < left) add_one(u);
+    c += left;
+    w += left;
 #pragma GCC unroll 8
     for (int i = 0; i < V; i++) {
       vf sum = acc[0][i];
