@@ -16,6 +16,7 @@ const OP = 'shareWeights'
 
 /** What shareWeights needs of an nn.Module. */
 export interface StatefulModel {
+  namedParameters(): [name: string, parameter: Tensor][]
   stateDict(): Record<string, Tensor>
   loadStateDict(dict: Record<string, Tensor>): unknown
 }
@@ -47,8 +48,9 @@ export interface SharedWeights {
  * Zeros stay zeros (-0 becomes 0) and take no centroid, so a pruned model stays as sparse as it was. A tensor with no
  * more than 2^bits distinct non-zero values stays as it is: doing it twice changes nothing. Deterministic.
  *
- * Weight tensors are those of float32, float16 or bfloat16 with two axes or more. They must not change until the promise
- * has resolved. When it rejects, no tensor has changed.
+ * Weight tensors are those of float32, float16 or bfloat16 with two axes or more, of a model its parameters only: buffers
+ * are scales, masks or statistics. They must not change until the promise has resolved. When it rejects, no tensor has
+ * changed.
  *
  * @param target a model, or tensors by name
  * @returns the codebooks by name, a tensor with several names under its first one
@@ -59,7 +61,7 @@ export async function shareWeights(
   options: ShareWeightsOptions = {},
 ): Promise<Record<string, SharedWeights>> {
   const model = isModel(target) ? target : null
-  const entries = checkDict(OP, model?.stateDict() ?? target)
+  const entries = checkDict(OP, model ? new Map(model.namedParameters()) : target)
   const skipped = checkSkip(options.skip, entries)
   const seen = new Set<Tensor>()
   const chosen = entries
@@ -89,6 +91,7 @@ function isModel(target: unknown): target is StatefulModel {
   return (
     isObject(target) &&
     !(target instanceof Map) &&
+    typeof target.namedParameters === 'function' &&
     typeof target.stateDict === 'function' &&
     typeof target.loadStateDict === 'function'
   )
