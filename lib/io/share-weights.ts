@@ -54,7 +54,8 @@ export interface SharedWeights {
  *
  * @param target a model, or tensors by name
  * @returns the codebooks by name, a tensor with several names under its first one
- * @throws ArgumentError for a weight that is not finite, for bits out of range, for a name in `skip` that is none
+ * @throws ArgumentError for a weight that is not finite, for bits out of range, for a name in `skip` that is none;
+ * DisposedError
  */
 export async function shareWeights(
   target: StatefulModel | TensorDict,
@@ -71,11 +72,14 @@ export async function shareWeights(
   const pauses = new Pauses()
   const results: { name: string; tensor: Tensor; values: Float32Array; shared: SharedWeights }[] = []
   for (const { name, tensor, k } of chosen) {
+    tensor.storage(OP)
     const copy = copyTo(tensor, 'float32')
     const values = await copy.data()
     copy.dispose()
     results.push({ name, tensor, values, shared: await shareValues(name, values, k, pauses) })
   }
+  // Disposed meanwhile: to be found out before the first one changes.
+  for (const { tensor } of results) tensor.storage(OP)
   for (const { tensor, values } of results) {
     const { shape } = tensor
     const strides = contiguousStrides(shape)

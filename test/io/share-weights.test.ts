@@ -209,6 +209,11 @@ t.test('wrong arguments change nothing', async (t) => {
     message: /"bad" has a weight that is not finite: NaN/,
   })
   t.same(await good.data(), before)
+  const gone = randn([10, 10])
+  const pending = shareWeights({ good, gone }, { bits: 2 })
+  gone.dispose()
+  await t.rejects(pending, { code: 'ERR_DISPOSED' })
+  t.same(await good.data(), before)
   for (const bits of [0, 16, 2.5, '5', Number.NaN])
     await t.rejects(shareWeights({ good }, { bits } as never), { code: 'ERR_ARGUMENT', message: /bits of "good"/ })
   await t.rejects(shareWeights({ good }, { skip: ['none'] }), {
