@@ -16,6 +16,7 @@ const OP = 'shareWeights'
 
 /** What shareWeights needs of an nn.Module. */
 export interface StatefulModel {
+  namedParameters(): [name: string, parameter: Tensor][]
   stateDict(): Record<string, Tensor>
   loadStateDict(dict: Record<string, Tensor>): unknown
 }
@@ -47,19 +48,21 @@ export interface SharedWeights {
  * Zeros stay zeros (-0 becomes 0) and take no centroid, so a pruned model stays as sparse as it was. A tensor with no
  * more than 2^bits distinct non-zero values stays as it is: doing it twice changes nothing. Deterministic.
  *
- * Weight tensors are those of float32, float16 or bfloat16 with two axes or more. They must not change until the promise
- * has resolved. When it rejects, no tensor has changed.
+ * Weight tensors are those of float32, float16 or bfloat16 with two axes or more, of a model its parameters only: buffers
+ * are scales, masks or statistics. They must not change until the promise has resolved. When it rejects, no tensor has
+ * changed.
  *
  * @param target a model, or tensors by name
  * @returns the codebooks by name, a tensor with several names under its first one
- * @throws ArgumentError for a weight that is not finite, for bits out of range, for a name in `skip` that is none
+ * @throws ArgumentError for a weight that is not finite, for bits out of range, for a name in `skip` that is none;
+ * DisposedError
  */
 export async function shareWeights(
   target: StatefulModel | TensorDict,
   options: ShareWeightsOptions = {},
 ): Promise<Record<string, SharedWeights>> {
   const model = isModel(target) ? target : null
-  const entries = checkDict(OP, model?.stateDict() ?? target)
+  const entries = checkDict(OP, model ? new Map(model.namedParameters()) : target)
   const skipped = checkSkip(options.skip, entries)
   const seen = new Set<Tensor>()
   const chosen = entries
@@ -69,11 +72,14 @@ export async function shareWeights(
   const pauses = new Pauses()
   const results: { name: string; tensor: Tensor; values: Float32Array; shared: SharedWeights }[] = []
   for (const { name, tensor, k } of chosen) {
+    tensor.storage(OP)
     const copy = copyTo(tensor, 'float32')
     const values = await copy.data()
     copy.dispose()
     results.push({ name, tensor, values, shared: await shareValues(name, values, k, pauses) })
   }
+  // Disposed meanwhile: to be found out before the first one changes.
+  for (const { tensor } of results) tensor.storage(OP)
   for (const { tensor, values } of results) {
     const { shape } = tensor
     const strides = contiguousStrides(shape)
@@ -89,6 +95,7 @@ function isModel(target: unknown): target is StatefulModel {
   return (
     isObject(target) &&
     !(target instanceof Map) &&
+    typeof target.namedParameters === 'function' &&
     typeof target.stateDict === 'function' &&
     typeof target.loadStateDict === 'function'
   )
