@@ -271,7 +271,7 @@ export function prepareQat<M extends AnyModule>(model: M, config: QuantConfig, o
     throw new ArgumentError(`${op}: smoothQuant is for trained models: call smoothQuant(model) first`)
   if (ranges === 'learned' && config.kind === 'weightOnly' && !config.symmetric)
     throw new ArgumentError(`${op}: learned ranges are symmetric`)
-  const layers = linearLayers(op, model, options)
+  const layers = linearLayers(op, model, { skip: options.skip })
   let result = model
   for (const [, layer] of layers) result = replaceLayer(result, layer, new QatLinear(layer, config, { ranges, rate }))
   return result

@@ -215,5 +215,5 @@ export async function quantizeModel<M extends AnyModule>(
 ): Promise<M> {
   const op = 'quantizeModel'
   checkConfig(op, config)
-  return convertLayers(op, model, linearLayers(op, model, options), config, options)
+  return convertLayers(op, model, linearLayers(op, model, { skip: options.skip }), config, options)
 }

@@ -73,7 +73,7 @@ export async function tune(
   const maxTrials = checkInteger(op, 'maxTrials', options.maxTrials ?? 100, 1)
   const config = options.config ?? (options.calibrationData === undefined ? int8Dynamic() : int8Static())
   checkConfig(op, config)
-  const layers = linearLayers(op, model, options)
+  const layers = linearLayers(op, model, { skip: options.skip })
   if (layers.some(([path]) => path === ''))
     throw new ArgumentError(`${op}: the model is itself a Linear: put it into a Sequential`)
 

@@ -178,6 +178,11 @@ t.test('blocks: equal ones by index; those pruned before count', async (t) => {
   t.same(masks(layer), [[1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]], 'rows of a half empty block')
   await prune.block(layer, { block: [1, 2], sparsity: 0.5 })
   t.same(masks(layer), [[1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]], 'four of six blocks are pruned already')
+  const zeros = new nn.Linear(3, 1)
+  zeros.weight.mask = tensor([[false, true, true]])
+  setWeight(zeros, [1, 0, 1])
+  await prune.block(zeros, { block: [1, 1], sparsity: 1 / 3 })
+  t.same(masks(zeros), [[0, 1, 1]], 'a block of zeros is not pruned')
 })
 
 t.test('include and skip', async (t) => {

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { io, mseLoss, nn, optim, prune, scope, tensor, zeros } from 'kerf'
 import t from 'tap'
 import { inputs } from '../quant/models'
-import { flat, linears, masks, net, values } from './oracle'
+import { flat, linears, masks, net, setWeight, values } from './oracle'
 
 type Stepper = Pick<optim.Optimizer, 'step' | 'zeroGrad'>
 
@@ -162,6 +162,12 @@ t.test('a weight that two layers share has one mask, under both names', async (t
   const fresh = new nn.Sequential(new nn.Linear(4, 4), new nn.Linear(4, 4))
   fresh.loadStateDict(model.stateDict())
   t.same(masks(fresh), [masks(model)[0], masks(model)[0]])
+  prune.removeMasks(model)
+  model.append(new nn.Linear(4, 4))
+  setWeight(a, new Array(16).fill(1))
+  setWeight(linears(model)[2] as nn.Linear, new Array(16).fill(2))
+  await prune.magnitude(model, { sparsity: 0.75 })
+  t.same(masks(model)[2], new Array(16).fill(0).fill(1, 0, 8), 'its weights count once')
 })
 
 t.test('removeMasks keeps the zeros; pruning goes on from them', async (t) => {
