@@ -59,9 +59,10 @@ export function wantedWeightShapes(options: BenchOptions): WeightShape[] {
   return options.shapes.map(([m, n, k]) => ({ m, n, k, bits: 4, group: GROUP, why: 'asked for' }))
 }
 
-/** --shapes means CSR with nine of ten weights zero. */
+/** --shapes means CSR with nine of ten weights zero, where dense products are not asked for. */
 export function wantedSparseShapes(options: BenchOptions): SparseShape[] {
   if (!asked(options, 'sparse', 'float32')) return []
   if (options.shapes.length === 0) return sparseShapes
+  if (wantsFloats(options)) return []
   return options.shapes.map(([m, n, k]) => ({ m, n, k, zeros: 0.9, format: 'csr', why: 'asked for' }))
 }

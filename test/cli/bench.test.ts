@@ -174,6 +174,7 @@ t.test('what suites, dtypes and shapes ask for', (t) => {
     })
   t.same(sparse({}), sparseShapes)
   t.same(sparse({ shapes: one }), [{ m: 8, n: 8, k: 8, zeros: 0.9, format: 'csr', why: 'asked for' }])
+  t.same(sparse({ shapes: one, suites: Object.keys(suites) }), [], 'dense by default')
   t.same(sparse({ dtypes: ['int8'] }), [])
   t.same(sparse({ suites: ['int8'] }), [])
   t.end()
