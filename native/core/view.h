@@ -69,6 +69,16 @@ KERF_INLINE bool holds_packed(const View& v, int64_t bytes) {
   return v.dtype == DType::uint8_ && contiguous(v) && count(v) == bytes && reinterpret_cast<uintptr_t>(v.data) % 64 == 0;
 }
 
+template <class T>
+KERF_INLINE const T* data_of(const OptView& v) {
+  return present(v) ? static_cast<const T*>(v.data) : nullptr;
+}
+
+// A bias as the kernels read it: n float32 one after the other, or none.
+KERF_INLINE bool holds_bias(const OptView& v, int64_t n) {
+  return !present(v) || (v.dtype == DType::float32_ && v.rank == 1 && v.shape[0] == n && (n <= 1 || v.stride[0] == 1));
+}
+
 KERF_INLINE bool same_shape(const View& a, const View& b) {
   if (a.rank != b.rank) return false;
   for (int i = 0; i < a.rank; i++)

@@ -124,12 +124,8 @@ Status run_matmul(Stream& stream, const View& out, const View& a, const View* b,
     REQUIRE(holds_packed(*packed, cell.packed_bytes(p.k, p.n)));
     p.packed = packed->data;
   }
-  p.bias = nullptr;
-  if (present(bias)) {
-    REQUIRE(bias.dtype == DType::float32_ && bias.rank == 1 && bias.shape[0] == p.n);
-    REQUIRE(p.n <= 1 || bias.stride[0] == 1);
-    p.bias = static_cast<const float*>(bias.data);
-  }
+  REQUIRE(holds_bias(bias, p.n));
+  p.bias = data_of<float>(bias);
   x.bytes_in = element_bytes(a.dtype);
   x.bytes_out = element_bytes(out.dtype);
   x.axes = 0;

@@ -14,11 +14,6 @@ int64_t step_of(const View& v, int64_t n) {
   return v.rank == 1 && v.shape[0] == n && v.stride[0] == 1 ? 1 : -1;
 }
 
-template <class T>
-const T* data_of(const OptView& v) {
-  return present(v) ? static_cast<const T*>(v.data) : nullptr;
-}
-
 bool whole(const OptView& v, DType dtype, int64_t n) {
   return !present(v) || (v.dtype == dtype && step_of(v, n) >= 0);
 }
@@ -93,11 +88,8 @@ Status qmatmul(Stream& stream, View out, View a, i64 quantize, OptView a_scale, 
   REQUIRE(whole(out_scale, DType::float32_, 1) && whole(out_zero, DType::int32_, 1));
   p.c_scale = data_of<float>(out_scale);
   p.c_zero = data_of<int32_t>(out_zero);
-  p.bias = nullptr;
-  if (present(bias)) {
-    REQUIRE(bias.dtype == DType::float32_ && bias.rank == 1 && bias.shape[0] == p.n && (p.n <= 1 || bias.stride[0] == 1));
-    p.bias = static_cast<const float*>(bias.data);
-  }
+  REQUIRE(holds_bias(bias, p.n));
+  p.bias = data_of<float>(bias);
   p.activation = static_cast<Activation>(activation);
   const double m = static_cast<double>(p.m), n = static_cast<double>(p.n), k = static_cast<double>(p.k);
   const double ns = 200 + 2 * m * n * k / 700 + (k * n + m * k * static_cast<double>(element_bytes(a.dtype)) + m * n * 4) / 40;

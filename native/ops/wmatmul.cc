@@ -55,11 +55,8 @@ Status wmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64 
   p.c = out.data;
   p.c_row = out.stride[0];
   p.c_type = out.dtype;
-  p.bias = nullptr;
-  if (present(bias)) {
-    REQUIRE(bias.dtype == DType::float32_ && bias.rank == 1 && bias.shape[0] == p.n && (p.n <= 1 || bias.stride[0] == 1));
-    p.bias = static_cast<const float*>(bias.data);
-  }
+  REQUIRE(holds_bias(bias, p.n));
+  p.bias = data_of<float>(bias);
   p.activation = static_cast<Activation>(activation);
   const double m = static_cast<double>(p.m), n = static_cast<double>(p.n), k = static_cast<double>(p.k);
   const double ns = 200 + 2 * m * n * k / 400 + k * n * static_cast<double>(bits) / 8 / 50 + m * k / 2;
