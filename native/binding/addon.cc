@@ -150,40 +150,57 @@ const MatmulCell* cell(const Napi::CallbackInfo& info) {
   return found.run ? &found : nullptr;
 }
 
+// Whether numbers from JavaScript are the sizes of a matrix whose elements can be counted.
+bool sizes(double rows, double columns) { return rows >= 0 && columns >= 0 && rows * columns < 9e15; }
+
+// The same where indices are int32.
+bool indexed(double rows, double columns, double count) {
+  constexpr double kMost = 0x7fffffff;
+  return sizes(rows, columns) && rows <= kMost && columns <= kMost && count >= 0 && count <= kMost;
+}
+
+// What size() answers, or -1 where it cannot be asked.
+template <class Size>
+Napi::Value size_or_none(const Napi::CallbackInfo& info, bool valid, Size&& size) {
+  return Napi::Number::New(info.Env(), valid ? static_cast<double>(size()) : -1);
+}
+
+Napi::Value name_or_null(const Napi::CallbackInfo& info, const char* name) {
+  return name ? Napi::Value(Napi::String::New(info.Env(), name)) : info.Env().Null();
+}
+
 // packedBytes(dtype, k, n): the size of pack()'s output for the chosen row, or -1 where it has no matmul for the dtype.
 Napi::Value packed_bytes(const Napi::CallbackInfo& info) {
   const MatmulCell* found = cell(info);
   double k = number(info, 1), n = number(info, 2);
-  if (!found || !(k >= 0 && n >= 0 && k * n < 9e15)) return Napi::Number::New(info.Env(), -1);
-  return Napi::Number::New(info.Env(), static_cast<double>(found->packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n))));
+  return size_or_none(info, found && sizes(k, n), [&] { return found->packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n)); });
 }
 
 // qpackedBytes(k, n): the size of qpack()'s output for the chosen row.
 Napi::Value qpacked_bytes(const Napi::CallbackInfo& info) {
   const QMatmulCell& found = kernels().qmatmul;
   double k = number(info, 0), n = number(info, 1);
-  if (!found.run || !(k >= 0 && n >= 0 && k * n < 9e15)) return Napi::Number::New(info.Env(), -1);
-  return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n))));
+  return size_or_none(info, found.run && sizes(k, n), [&] { return found.packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n)); });
 }
 
 // wpackedBytes(k, n, bits, group, signed, zeros): the size of wpack()'s output for the chosen row.
 Napi::Value wpacked_bytes(const Napi::CallbackInfo& info) {
   const WMatmulCell& found = kernels().wmatmul;
   double k = number(info, 0), n = number(info, 1), bits = number(info, 2), group = number(info, 3);
-  if (!found.run || !(k >= 0 && n >= 0 && k * n < 9e15) || (bits != 4 && bits != 8) || !(group >= 1 && group < 9e15))
-    return Napi::Number::New(info.Env(), -1);
-  const WeightFormat format{static_cast<int64_t>(bits), static_cast<int64_t>(group), number(info, 4) == 1, number(info, 5) == 1};
-  return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n), format)));
+  const bool valid = found.run && sizes(k, n) && (bits == 4 || bits == 8) && group >= 1 && group < 9e15;
+  return size_or_none(info, valid, [&] {
+    const WeightFormat format{static_cast<int64_t>(bits), static_cast<int64_t>(group), number(info, 4) == 1, number(info, 5) == 1};
+    return found.packed_bytes(static_cast<int64_t>(k), static_cast<int64_t>(n), format);
+  });
 }
 
 // sppackedBytes(n, k, count): the size of sppack()'s output for the chosen row.
 Napi::Value sppacked_bytes(const Napi::CallbackInfo& info) {
   const SpMatmulCell& found = kernels().spmatmul;
   double n = number(info, 0), k = number(info, 1), count = number(info, 2);
-  constexpr double kMost = 0x7fffffff;
-  if (!found.run || !(n >= 0 && n <= kMost && k >= 0 && k <= kMost && n * k < 9e15 && count >= 0 && count <= kMost))
-    return Napi::Number::New(info.Env(), -1);
-  return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(n), static_cast<int64_t>(k), static_cast<int64_t>(count))));
+  return size_or_none(info, found.run && indexed(n, k, count), [&] {
+    return found.packed_bytes(static_cast<int64_t>(n), static_cast<int64_t>(k), static_cast<int64_t>(count));
+  });
 }
 
 // spfewRows(): up to how many rows of A the chosen row of kernels wants weights packed for few; 0: never.
@@ -207,40 +224,32 @@ Napi::Value spfew_steps(const Napi::CallbackInfo& info) {
     arrays[i] = static_cast<const int32_t*>(data);
   }
   const double k = number(info, 2);
-  if (!found.run || lengths[0] < 1 || !(k >= 0 && k <= 0x7fffffff)) return Napi::Number::New(info.Env(), -1);
-  const CsrMatrix w{static_cast<int64_t>(lengths[0]) - 1, static_cast<int64_t>(k), static_cast<int64_t>(lengths[1]), arrays[0], arrays[1], nullptr};
-  return Napi::Number::New(info.Env(), static_cast<double>(found.steps(w)));
+  return size_or_none(info, found.run && lengths[0] >= 1 && k >= 0 && k <= 0x7fffffff, [&] {
+    return found.steps({static_cast<int64_t>(lengths[0]) - 1, static_cast<int64_t>(k), static_cast<int64_t>(lengths[1]), arrays[0], arrays[1], nullptr});
+  });
 }
 
 // spfewBytes(n, k, steps): the size of sppack()'s output for few rows.
 Napi::Value spfew_bytes(const Napi::CallbackInfo& info) {
   const SpMatmulFewCell& found = kernels().spmatmul_few;
   double n = number(info, 0), k = number(info, 1), steps = number(info, 2);
-  constexpr double kMost = 0x7fffffff;
-  if (!found.run || !(n >= 0 && n <= kMost && k >= 0 && k <= kMost && n * k < 9e15 && steps >= 0 && steps <= kMost))
-    return Napi::Number::New(info.Env(), -1);
-  return Napi::Number::New(info.Env(), static_cast<double>(found.packed_bytes(static_cast<int64_t>(n), static_cast<int64_t>(k), static_cast<int64_t>(steps))));
+  return size_or_none(info, found.run && indexed(n, k, steps), [&] {
+    return found.packed_bytes(static_cast<int64_t>(n), static_cast<int64_t>(k), static_cast<int64_t>(steps));
+  });
 }
 
+// spmatmulName(few): the kernel for any number of rows, or with 1 that for few.
 Napi::Value spmatmul_name(const Napi::CallbackInfo& info) {
-  const char* name = kernels().spmatmul.name;
-  return name ? Napi::Value(Napi::String::New(info.Env(), name)) : info.Env().Null();
+  return name_or_null(info, number(info, 0) == 1 ? kernels().spmatmul_few.name : kernels().spmatmul.name);
 }
 
-Napi::Value wmatmul_name(const Napi::CallbackInfo& info) {
-  const char* name = kernels().wmatmul.name;
-  return name ? Napi::Value(Napi::String::New(info.Env(), name)) : info.Env().Null();
-}
+Napi::Value wmatmul_name(const Napi::CallbackInfo& info) { return name_or_null(info, kernels().wmatmul.name); }
 
-Napi::Value qmatmul_name(const Napi::CallbackInfo& info) {
-  const char* name = kernels().qmatmul.name;
-  return name ? Napi::Value(Napi::String::New(info.Env(), name)) : info.Env().Null();
-}
+Napi::Value qmatmul_name(const Napi::CallbackInfo& info) { return name_or_null(info, kernels().qmatmul.name); }
 
 Napi::Value matmul_name(const Napi::CallbackInfo& info) {
   const MatmulCell* found = cell(info);
-  if (!found) return info.Env().Null();
-  return Napi::String::New(info.Env(), found->name);
+  return name_or_null(info, found ? found->name : nullptr);
 }
 
 double* make_page(Napi::Env env, int doubles, napi_ref* reference, Napi::Object exports, const char* name) {

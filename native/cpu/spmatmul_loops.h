@@ -25,6 +25,18 @@ constexpr int64_t kGroupRows = 256;
 constexpr int64_t kMaxVectors = 4;        // of rows of A at a time
 constexpr double kNonZerosInBlock = 12;   // of an output: with fewer, loading and storing its sums costs more than L1 saves
 
+// Hands out the parts of packed weights one after the other, each at a multiple of 64 bytes.
+struct Parts {
+  char* at;
+
+  template <class T>
+  T* take(int64_t count) {
+    auto* here = reinterpret_cast<T*>(at);
+    at += ceil_div(count * static_cast<int64_t>(sizeof(T)), 64) * 64;
+    return here;
+  }
+};
+
 struct Panels {
   int64_t groups, blocks, block;
   int32_t* start;
@@ -39,17 +51,12 @@ struct Panels {
     while (block < k && block < 32768 && static_cast<double>(block) * density < kNonZerosInBlock) block *= 2;
     groups = ceil_div(n, kGroupRows);
     blocks = ceil_div(k, block);
-    char* at = static_cast<char*>(packed);
-    auto take = [&](int64_t size) {
-      char* here = at;
-      at += ceil_div(size, 64) * 64;
-      return here;
-    };
-    start = reinterpret_cast<int32_t*>(take((groups + 1) * 4));
-    counts = reinterpret_cast<uint16_t*>(take(groups * blocks * kGroupRows * 2));
-    columns = reinterpret_cast<uint16_t*>(take(count * 2));
-    values = reinterpret_cast<float*>(take(count * 4));
-    bytes = at - static_cast<char*>(packed);
+    Parts parts{static_cast<char*>(packed)};
+    start = parts.take<int32_t>(groups + 1);
+    counts = parts.take<uint16_t>(groups * blocks * kGroupRows);
+    columns = parts.take<uint16_t>(count);
+    values = parts.take<float>(count);
+    bytes = parts.at - static_cast<char*>(packed);
   }
 
   const uint16_t* counts_of(int64_t group) const { return counts + group * blocks * kGroupRows; }

@@ -55,17 +55,12 @@ struct Tables {
   int64_t bytes;
 
   Tables(void* packed, int64_t n, int64_t k, int64_t steps) : groups(ceil_div(n, kTile)), tiles(ceil_div(k, kTile)) {
-    char* at = static_cast<char*>(packed);
-    auto take = [&](int64_t size) {
-      char* here = at;
-      at += ceil_div(size, 64) * 64;
-      return here;
-    };
-    start = reinterpret_cast<int64_t*>(take((groups + 1) * 8));
-    heads = reinterpret_cast<uint8_t*>(take(groups * tiles * kHead));
-    index = reinterpret_cast<uint8_t*>(take(steps * W));
-    values = reinterpret_cast<float*>(take(steps * W * 4));
-    bytes = at - static_cast<char*>(packed);
+    Parts parts{static_cast<char*>(packed)};
+    start = parts.take<int64_t>(groups + 1);
+    heads = parts.take<uint8_t>(groups * tiles * kHead);
+    index = parts.take<uint8_t>(steps * W);
+    values = parts.take<float>(steps * W);
+    bytes = parts.at - static_cast<char*>(packed);
   }
 
   bool sound(int64_t group, int64_t steps) const {
