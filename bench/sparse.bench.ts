@@ -1,6 +1,6 @@
 /** Layers of sparse weights against the dense float32 layer: the suite sparse. */
 import type { BenchOptions, BenchRow } from '#lib/cli/report'
-import { addon, targetName } from '#lib/native/load'
+import { addon, fewRows, targetName } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
 import { tensor } from '#lib/ops/create'
 import { linear, pack } from '#lib/ops/matmul'
@@ -53,7 +53,7 @@ async function row(shape: SparseShape, threads: number, options: BenchOptions): 
   const label = sparseLabel(shape)
   try {
     agree(label, linear(x, w).dataSync(), linear(x, packed).dataSync())
-    const few = m <= addon.spfewRows()
+    const few = m <= fewRows()
     const count = (few ? w.made.few : w.made.packed)?.count ?? 0
     return await measureRow(
       {
@@ -63,7 +63,7 @@ async function row(shape: SparseShape, threads: number, options: BenchOptions): 
         dtype: 'float32',
         shape: [m, n, k],
         threads,
-        kernel: `${few ? 'spmatmul_few' : 'spmatmul'}@${targetName()}`,
+        kernel: addon.spmatmulName(few ? 1 : 0),
         contender: calls(() => linear(x, w)),
         work: few ? [] : [{ unit: 'GFLOP/s', amount: 2 * m * count }],
         baseline: { name: 'float32', contender: calls(() => linear(x, packed)) },

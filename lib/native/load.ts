@@ -45,7 +45,8 @@ export interface Addon {
   wpackedBytes(k: number, n: number, bits: number, group: number, signed: number, zeros: number): number
   wmatmulName(): string | null
   sppackedBytes(n: number, k: number, count: number): number
-  spmatmulName(): string | null
+  /** Of the kernel for any number of rows, or with 1 of that for few. */
+  spmatmulName(few: number): string | null
   /** Up to how many rows of x sparse weights are packed for few rows; 0: this row of kernels has no such form. */
   spfewRows(): number
   spfewSteps(pointers: Int32Array, columns: Int32Array, k: number): number
@@ -87,10 +88,16 @@ function find(): Addon {
 }
 
 let target = ''
+let few = 0
 
 /** The row of kernels that runs, without a call of the addon. */
 export function targetName(): string {
   return target
+}
+
+/** addon.spfewRows() of that row, without a call. */
+export function fewRows(): number {
+  return few
 }
 
 /**
@@ -102,6 +109,7 @@ export function targetName(): string {
 export function choose(wanted: string, threads: number): void {
   try {
     target = addon.setup(wanted, threads)
+    few = addon.spfewRows()
   } catch (cause) {
     throw new ArgumentError(`target ${wanted}: ${(cause as Error).message}`, { cause })
   }
@@ -115,6 +123,7 @@ function load(): Addon {
   addon.debugKernels(env.debugKernels)
   try {
     target = addon.setup(env.target, env.threads)
+    few = addon.spfewRows()
   } catch (cause) {
     if (cause instanceof KerfError) throw cause
     throw new ArgumentError(`KERF_TARGET=${env.target}: ${(cause as Error).message}`, { cause })

@@ -9,9 +9,10 @@ import { SparseTensor } from '../tensor/sparse'
 import { keep } from '../tensor/tensor'
 import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
 import { arg, converted, empty, expandView, needsGrad, Tensor, taped } from './op'
+import { gradOfBias } from './product-with-weights'
 import { isByte, matmulBytes } from './qmatmul'
 import { matmulQuantized, type QuantizedLinearOptions, quantizedLinear } from './quantized-linear'
-import { sum, sumTo } from './reduce'
+import { sumTo } from './reduce'
 import { reshape, transpose } from './shape'
 import { matmulSparse, type SparseLinearOptions, sparseLinear } from './spmatmul'
 import { cast, gelu, silu } from './unary'
@@ -160,18 +161,7 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
           a.requiresGrad ? converted(sumTo(matmulGradA(g, b, transposed), a.shape), a.dtype) : null,
         ]
         if (b instanceof Tensor) gradients.push(b.requiresGrad ? converted(matmulGradB(a, g, b), b.dtype) : null)
-        if (bias)
-          gradients.push(
-            bias.requiresGrad
-              ? converted(
-                  sum(
-                    g,
-                    Array.from({ length: g.rank - 1 }, (_, i) => i),
-                  ),
-                  bias.dtype,
-                )
-              : null,
-          )
+        if (bias) gradients.push(gradOfBias(g, bias))
         return gradients
       })
     : out

@@ -65,7 +65,8 @@ function gradOfInput(g: Tensor, p: WeightsProduct): Tensor {
   return converted(reshape(back, x.shape), x.dtype)
 }
 
-function gradOfBias(g: Tensor, bias: Tensor): Tensor | null {
+/** The sum of g over all axes but the last, in the bias's dtype. */
+export function gradOfBias(g: Tensor, bias: Tensor): Tensor | null {
   if (!bias.requiresGrad) return null
   const axes = Array.from({ length: g.rank - 1 }, (_, i) => i)
   return converted(sum(g, axes), bias.dtype)

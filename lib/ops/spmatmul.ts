@@ -3,7 +3,7 @@ import { type DType, isFloat } from '../core/dtype'
 import { DTypeError, ShapeError } from '../core/errors'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
-import { addon, targetName } from '../native/load'
+import { addon, fewRows, targetName } from '../native/load'
 import type { SparsePacked, SparseTensor } from '../tensor/sparse'
 import { copyTo, keep } from '../tensor/tensor'
 import { tensor } from './create'
@@ -98,7 +98,7 @@ function product(
     dense: () => converted(densify(w), 'float32'),
     run(result, flat, bias32, code) {
       const rows = flat.shape[0] as number
-      const few = rows > 0 && rows <= addon.spfewRows()
+      const few = rows > 0 && rows <= fewRows()
       const { packed, count } = packedOnce(op, w, few)
       const lines = flat.shape[1] === 1 || flat.strides[1] === 1 ? flat : copyTo(flat, flat.dtype)
       native.spmatmul(result, lines, packed, bias32, code, count, few ? 1 : 0)

@@ -71,16 +71,25 @@ export function checkPattern(op: string, n: unknown, m: unknown): { n: number; m
 /** Zeros among `count` elements: what "exactly" means. */
 export const zerosOf = (sparsity: number, count: number): number => Math.round(sparsity * count)
 
-/** The weights that are to be pruned, each once: layers may share one. */
-export function prunable(op: string, model: AnyModule, options: LayerOptions): [path: string, weight: Parameter][] {
-  const layers = linearLayers(op, model, options)
-  if (layers.length === 0) throw new ArgumentError(`${op}: the model has no Linear layer to prune`)
+/** The weights of Linear layers, each once, with the first of the layers that share it. */
+export function linearWeights(
+  op: string,
+  model: AnyModule,
+  options?: LayerOptions,
+): [path: string, weight: Parameter][] {
   const seen = new Set<Parameter>()
-  return layers.flatMap(([path, { weight }]): [string, Parameter][] => {
+  return linearLayers(op, model, options).flatMap(([path, { weight }]): [string, Parameter][] => {
     if (seen.has(weight)) return []
     seen.add(weight)
     return [[path, weight]]
   })
+}
+
+/** The weights that are to be pruned. */
+export function prunable(op: string, model: AnyModule, options: LayerOptions): [path: string, weight: Parameter][] {
+  const weights = linearWeights(op, model, options)
+  if (weights.length === 0) throw new ArgumentError(`${op}: the model has no Linear layer to prune`)
+  return weights
 }
 
 /** Reads a weight and its mask. */

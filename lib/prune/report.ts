@@ -1,10 +1,9 @@
 /** What of a model is pruned, and masks' end. */
 import { showShape } from '../core/shape'
 import { showPercent, textTable } from '../core/text-table'
-import { linearLayers } from '../nn/linear-layers'
 import { checkModel, countZeros } from '../nn/model'
 import type { AnyModule } from '../nn/module'
-import type { Parameter } from '../nn/parameter'
+import { linearWeights } from './layers'
 
 export interface LayerReport {
   path: string
@@ -37,15 +36,11 @@ export interface PruneReport {
  * @example console.log(String(prune.report(model)))
  */
 export function report(model: AnyModule): PruneReport {
-  const seen = new Set<Parameter>()
-  const layers: LayerReport[] = []
-  for (const [path, { weight }] of linearLayers('report', model)) {
-    if (seen.has(weight)) continue
-    seen.add(weight)
+  const layers = linearWeights('report', model).map(([path, weight]): LayerReport => {
     const zeros = countZeros(weight)
     const { shape, size: weights, bytes: denseBytes } = weight
-    layers.push({ path, shape, weights, zeros, sparsity: zeros / weights, denseBytes, masked: weight.mask !== null })
-  }
+    return { path, shape, weights, zeros, sparsity: zeros / weights, denseBytes, masked: weight.mask !== null }
+  })
   const add = (value: (layer: LayerReport) => number) => layers.reduce((sum, layer) => sum + value(layer), 0)
   const weights = add((l) => l.weights)
   const zeros = add((l) => l.zeros)
