@@ -4,6 +4,7 @@ import t from 'tap'
 import { Pauses } from '#lib/core/pauses'
 import { sparseGptWeights } from '#lib/prune/sparse-gpt'
 import { generator } from '../matrix'
+import { inverseOf } from '../oracle/inverse'
 import { correlatedInputs, gramOf, normalWeights, outputError } from '../quant/data'
 import { inputs } from '../quant/models'
 import { cut, flat, linears, masks, net, setWeight, topK, values } from './oracle'
@@ -45,22 +46,6 @@ t.test('wanda: n of m, ties, what was pruned before, unused inputs', async (t) =
   await prune.wanda(layer, { calibrationData, sparsity: 0.25 })
   t.same(masks(layer), [[1, 1, 0, 0]])
 })
-
-/** Gauss-Jordan. */
-function inverseOf(matrix: number[][]): number[][] {
-  const n = matrix.length
-  const a = matrix.map((row, i) => [...row, ...row.map((_, j) => (i === j ? 1 : 0))])
-  for (let k = 0; k < n; k++) {
-    const row = a[k] as number[]
-    const pivot = at(row, k)
-    for (let j = 0; j < 2 * n; j++) row[j] = at(row, j) / pivot
-    for (const other of a) {
-      const factor = at(other, k)
-      if (other !== row) for (let j = 0; j < 2 * n; j++) other[j] = at(other, j) - factor * at(row, j)
-    }
-  }
-  return a.map((row) => row.slice(n))
-}
 
 type Amount = { sparsity: number } | { n: number; m: number }
 

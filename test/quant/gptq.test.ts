@@ -3,6 +3,7 @@
 import t from 'tap'
 import { type GptqOptions, gptq } from '#lib/quant/gptq'
 import { dequantizeWeights, quantizeWeights } from '#lib/quant/weights'
+import { inverseOf } from '../oracle/inverse'
 import {
   correlatedInputs,
   type Grid,
@@ -18,22 +19,6 @@ import {
 /** Sums of a few thousand float64 terms, in whatever order. */
 const close = (a: number, b: number) => Math.abs(a / b - 1) < 1e-11
 const at = (a: ArrayLike<number> | null, i: number) => a?.[i] ?? 0
-
-/** Gauss-Jordan. */
-function inverseOf(matrix: number[][]): number[][] {
-  const n = matrix.length
-  const a = matrix.map((row, i) => [...row, ...row.map((_, j) => (i === j ? 1 : 0))])
-  for (let k = 0; k < n; k++) {
-    const row = a[k] as number[]
-    const pivot = at(row, k)
-    for (let j = 0; j < 2 * n; j++) row[j] = at(row, j) / pivot
-    for (const other of a) {
-      const factor = at(other, k)
-      if (other !== row) for (let j = 0; j < 2 * n; j++) other[j] = at(other, j) - factor * at(row, j)
-    }
-  }
-  return a.map((row) => row.slice(n))
-}
 
 /** Per column: its error goes to all other weights through the inverse, from which the column is then eliminated. */
 function naive(w: Float32Array, out: number, inputs: number, hessian: Float64Array, options: GptqOptions) {
