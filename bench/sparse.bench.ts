@@ -1,10 +1,11 @@
 /** Layers of sparse weights against the dense float32 layer: the suite sparse. */
 import type { BenchOptions, BenchRow } from '#lib/cli/report'
-import { addon, fewRows, targetName } from '#lib/native/load'
+import { targetName } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
 import { tensor } from '#lib/ops/create'
 import { linear, pack } from '#lib/ops/matmul'
-import { densify, sparsify } from '#lib/ops/sparse'
+import { csrArrays, densify, sparsify } from '#lib/ops/sparse'
+import { sparseKernel } from '#lib/ops/sparse-kernels'
 import { showFormat } from '#lib/tensor/sparse'
 import { agree, whole } from './data'
 import { type Case, calls, measureRow, threadCounts, withThreads } from './row'
@@ -49,12 +50,11 @@ async function row(shape: SparseShape, threads: number, options: BenchOptions): 
   const x = tensor(whole(new Float32Array(m * k), -8), { shape: [m, k] })
   const w = sparsify(tensor(weightsOf(shape), { shape: [n, k] }), format)
   const dense = densify(w)
+  const nonZeros = csrArrays(w).values.length
   const packed = pack(dense)
   const label = sparseLabel(shape)
   try {
     agree(label, linear(x, w).dataSync(), linear(x, packed).dataSync())
-    const few = m <= fewRows()
-    const count = (few ? w.made.few : w.made.packed)?.count ?? 0
     return await measureRow(
       {
         suite: 'sparse',
@@ -63,9 +63,9 @@ async function row(shape: SparseShape, threads: number, options: BenchOptions): 
         dtype: 'float32',
         shape: [m, n, k],
         threads,
-        kernel: addon.spmatmulName(few ? 1 : 0),
+        kernel: sparseKernel('float', w, m),
         contender: calls(() => linear(x, w)),
-        work: few ? [] : [{ unit: 'GFLOP/s', amount: 2 * m * count }],
+        work: [{ unit: 'GFLOP/s', amount: 2 * m * nonZeros }],
         baseline: { name: 'float32', contender: calls(() => linear(x, packed)) },
       },
       options,

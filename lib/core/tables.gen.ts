@@ -171,8 +171,22 @@ export interface Ops<V> {
     isSigned: number,
     zeros: number,
   ): void
-  sppack(packed: V, values: V, pointers: V, columns: V, k: number, steps: number): void
-  spmatmul(out: V, a: V, packed: V, bias: V | null, activation: number, count: number, few: number): void
+  sppack(packed: V, values: V, pointers: V, columns: V, k: number, form: number, count: number): void
+  spmatmul(out: V, a: V, packed: V, bias: V | null, activation: number, form: number, count: number): void
+  spqmatmul(
+    out: V,
+    a: V,
+    quantize: number,
+    aScale: V | null,
+    aZero: V | null,
+    aMultiplier: V | null,
+    packed: V,
+    bScale: V | null,
+    bias: V | null,
+    activation: number,
+    form: number,
+    count: number,
+  ): void
 }
 
 /** Each op's parameters as letters: v = view, o = optional view, i = i64, f = f64. */
@@ -262,9 +276,10 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   qmatmul: 'vviooovoooooi',
   wpack: 'vvvoiiii',
   wmatmul: 'vvvoiiiii',
-  sppack: 'vvvvii',
+  sppack: 'vvvviii',
   spmatmul: 'vvvoiii',
+  spqmatmul: 'vviooovooiii',
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = '4bff0945d7dfc391'
+export const fingerprint = 'f022646271845216'

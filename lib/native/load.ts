@@ -44,13 +44,12 @@ export interface Addon {
   qmatmulName(): string | null
   wpackedBytes(k: number, n: number, bits: number, group: number, signed: number, zeros: number): number
   wmatmulName(): string | null
-  sppackedBytes(n: number, k: number, count: number): number
-  /** Of the kernel for any number of rows, or with 1 of that for few. */
-  spmatmulName(few: number): string | null
-  /** Up to how many rows of x sparse weights are packed for few rows; 0: this row of kernels has no such form. */
-  spfewRows(): number
-  spfewSteps(pointers: Int32Array, columns: Int32Array, k: number): number
-  spfewBytes(n: number, k: number, steps: number): number
+  /** Up to how many rows of x a form of packed sparse weights is meant for; 0: this row of kernels does not have it. */
+  sparseRows(bytes: number, form: number): number
+  sparseName(bytes: number, form: number): string | null
+  /** What the size of that form depends on, or -1 where the matrix is not of the form. */
+  sparseMeasure(bytes: number, form: number, pointers: Int32Array, columns: Int32Array, k: number): number
+  sparseBytes(bytes: number, form: number, n: number, k: number, count: number): number
   /** One run of a probe on all threads: what it did (operations, bytes), or -1 (native/binding/probe.h). */
   probe(kind: 'fma' | 'bf16dot' | 'int8dot' | 'read', amount: number, buffer?: ArrayBuffer, offset?: number): number
   debugKernels(on: boolean): void
@@ -88,16 +87,10 @@ function find(): Addon {
 }
 
 let target = ''
-let few = 0
 
 /** The row of kernels that runs, without a call of the addon. */
 export function targetName(): string {
   return target
-}
-
-/** addon.spfewRows() of that row, without a call. */
-export function fewRows(): number {
-  return few
 }
 
 /**
@@ -109,7 +102,6 @@ export function fewRows(): number {
 export function choose(wanted: string, threads: number): void {
   try {
     target = addon.setup(wanted, threads)
-    few = addon.spfewRows()
   } catch (cause) {
     throw new ArgumentError(`target ${wanted}: ${(cause as Error).message}`, { cause })
   }
@@ -123,7 +115,6 @@ function load(): Addon {
   addon.debugKernels(env.debugKernels)
   try {
     target = addon.setup(env.target, env.threads)
-    few = addon.spfewRows()
   } catch (cause) {
     if (cause instanceof KerfError) throw cause
     throw new ArgumentError(`KERF_TARGET=${env.target}: ${(cause as Error).message}`, { cause })

@@ -25,8 +25,8 @@ export function checkInner(op: string, k: number, withZero: boolean): void {
     )
 }
 
-/** How the kernel gets bytes out of a (native/core/kernels.h: Quantize). */
-const quantizeCode = { none: 0, uint8: 1, int8: 2, tensor: 3, token: 4 } as const
+/** @internal How the kernel gets bytes out of a (native/core/kernels.h: Quantize). */
+export const quantizeCode = { none: 0, uint8: 1, int8: 2, tensor: 3, token: 4 } as const
 
 /** @internal */
 export interface BytesProduct {

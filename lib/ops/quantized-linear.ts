@@ -166,14 +166,16 @@ function product<O extends DType>(
   }) as Tensor as Tensor<O>
 }
 
-function checkMultiplier(op: string, multiplier: Tensor, inputs: number): Tensor<'float32'> {
+/** @internal */
+export function checkMultiplier(op: string, multiplier: Tensor, inputs: number): Tensor<'float32'> {
   const t = arg(op, 'multiplier', multiplier)
   if (t.dtype !== 'float32' || t.rank !== 1 || t.shape[0] !== inputs)
     throw new ShapeError(`${op}: multiplier must be float32 [${inputs}], it is ${t.dtype} ${showShape(t.shape)}`)
   return (t.contiguous ? t : copyTo(t, 'float32')) as Tensor<'float32'>
 }
 
-function inputBytes(op: string, how: InputQuantization): Pick<BytesProduct, 'quantize' | 'aScale' | 'aZero'> {
+/** @internal */
+export function inputBytes(op: string, how: InputQuantization): Pick<BytesProduct, 'quantize' | 'aScale' | 'aZero'> {
   if (how === 'tensor' || how === 'token') return { quantize: how }
   if (typeof how !== 'object' || how === null)
     throw new ArgumentError(

@@ -1,43 +1,83 @@
 /** Between dense and sparse, and CSR as the kernels read it. */
-import { type DType, isFloat } from '../core/dtype'
+import { type DType, type FloatDType, isFloat } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
-import { showShape } from '../core/shape'
-import { checkFormat, isBlocks, type SparseFormat, SparseTensor } from '../tensor/sparse'
+import { perChannel, perTensor, showGranularity } from '../core/quantization'
+import { type Shape, showShape } from '../core/shape'
+import { QuantizedTensor } from '../tensor/quantized'
+import { checkFormat, isBlocks, type SparseFormat, type SparseParts, SparseTensor } from '../tensor/sparse'
+import { copyTo } from '../tensor/tensor'
 import { tensor } from './create'
 import { arg, converted, type Tensor } from './op'
+
+type Stored = Float32Array | Int8Array
+
+/** Values of a sparse tensor in its dtype. */
+function stored<D extends DType>(values: Stored, shape: Shape, dtype: D): Tensor<D> {
+  return tensor(values as Float32Array, { shape, dtype })
+}
 
 /**
  * The non-zeros of a matrix in a sparse format. Exact: `densify` gives the same values back (-0 comes back as 0). Waits for
  * w's values.
  *
- * @param w float [rows, columns]; of weights, [out, in]
+ * @param w float [rows, columns]; of weights, [out, in]. Or a QuantizedTensor of them: int8 per tensor or per channel(0),
+ * without a zero point (a 0 must stand for 0); its values stay int8 and its scales stay with them
  * @param format 'csr' takes any matrix; '2:4' at most two non-zeros in every four neighbours of a row (prune.semiStructured
  * makes them so), and a multiple of 4 columns; { block: [rows, columns] } stores every block that has a non-zero, whole
  * @throws ArgumentError when a row of a '2:4' matrix has three non-zeros in one four: it is named
  */
-export function sparsify<D extends DType>(w: Tensor<D>, format: SparseFormat): SparseTensor<D> {
+export function sparsify<D extends DType>(w: Tensor<D>, format: SparseFormat): SparseTensor<D>
+export function sparsify(w: QuantizedTensor, format: SparseFormat): SparseTensor<'int8'>
+export function sparsify(w: Tensor | QuantizedTensor, format: SparseFormat): SparseTensor {
   const op = 'sparsify'
-  const x = arg(op, 'w', w)
-  if (!isFloat(x.dtype)) throw new DTypeError(`${op}: w must be a float tensor, it is ${x.dtype}`)
-  if (x.rank !== 2) throw new ShapeError(`${op}: w must be [rows, columns], it is ${showShape(x.shape)}`)
+  const { dense, shape, dtype, scale } = w instanceof QuantizedTensor ? integers(op, w) : floats(op, arg(op, 'w', w))
   const checked = checkFormat(op, format)
-  const [rows, columns] = x.shape as [number, number]
-  const dense = converted(x, 'float32').dataSync()
-  if (checked === '2:4') return twoOfFour(op, dense, rows, columns, x.dtype as D)
+  const [rows, columns] = shape as [number, number]
+  if (checked === '2:4') return new SparseTensor({ ...twoOfFour(op, dense, rows, columns, dtype), scale })
   const block = isBlocks(checked) ? checked.block : ([1, 1] as const)
   const found = blocksOf(dense, rows, columns, block)
   const count = found.columns.length
-  return new SparseTensor<D>({
-    shape: x.shape,
+  return new SparseTensor({
+    shape,
     format: checked,
-    values: tensor(found.values, { shape: isBlocks(checked) ? [count, ...block] : [count], dtype: x.dtype as D }),
+    values: stored(found.values, isBlocks(checked) ? [count, ...block] : [count], dtype),
     pointers: tensor(found.pointers, { dtype: 'int32' }),
     columns: tensor(found.columns, { dtype: 'int32' }),
+    scale,
   })
 }
 
+interface Dense {
+  dense: Stored
+  shape: Shape
+  dtype: DType
+  scale: Tensor<'float32'> | null
+}
+
+function floats(op: string, x: Tensor): Dense {
+  if (!isFloat(x.dtype)) throw new DTypeError(`${op}: w must be a float tensor, it is ${x.dtype}`)
+  if (x.rank !== 2) throw new ShapeError(`${op}: w must be [rows, columns], it is ${showShape(x.shape)}`)
+  return { dense: converted(x, 'float32').dataSync() as Float32Array, shape: x.shape, dtype: x.dtype, scale: null }
+}
+
+function integers(op: string, q: QuantizedTensor): Dense {
+  q.checkLive(op)
+  const { granularity: g, dtype, shape, zeroPoint } = q
+  const rows = g.kind === 'channel' && (g.axis === 0 || g.axis === -2)
+  if (q.rank !== 2) throw new ShapeError(`${op}: w must be [rows, columns], it is ${showShape(shape)}`)
+  if (dtype !== 'int8' || (g.kind !== 'tensor' && !rows))
+    throw new DTypeError(
+      `${op}: quantized w must be int8 per tensor or per channel(0), it is ${dtype} ${showGranularity(g)}`,
+    )
+  if (zeroPoint) throw new ArgumentError(`${op}: quantized w must have no zero point, so that a 0 stands for 0`)
+  return { dense: q.values.dataSync() as Int8Array, shape, dtype, scale: copyTo(q.scale, 'float32') }
+}
+
+const like = (dense: Stored, length: number): Stored =>
+  dense instanceof Int8Array ? new Int8Array(length) : new Float32Array(length)
+
 /** Blocks with a non-zero, row of blocks by row of blocks; 1 x 1 blocks are CSR's elements. */
-function blocksOf(dense: Float32Array, rows: number, columns: number, [r, c]: readonly [number, number]) {
+function blocksOf(dense: Stored, rows: number, columns: number, [r, c]: readonly [number, number]) {
   const down = Math.ceil(rows / r)
   const across = Math.ceil(columns / c)
   const pointers = new Int32Array(down + 1)
@@ -53,7 +93,7 @@ function blocksOf(dense: Float32Array, rows: number, columns: number, [r, c]: re
     }
     pointers[i + 1] = used.length
   }
-  const values = new Float32Array(used.length * r * c)
+  const values = like(dense, used.length * r * c)
   for (let i = 0; i < down; i++) {
     for (let at = pointers[i] as number; at < (pointers[i + 1] as number); at++) {
       const left = (used[at] as number) * c
@@ -67,16 +107,10 @@ function blocksOf(dense: Float32Array, rows: number, columns: number, [r, c]: re
   return { values, pointers, columns: Int32Array.from(used) }
 }
 
-function twoOfFour<D extends DType>(
-  op: string,
-  dense: Float32Array,
-  rows: number,
-  columns: number,
-  dtype: D,
-): SparseTensor<D> {
+function twoOfFour(op: string, dense: Stored, rows: number, columns: number, dtype: DType): SparseParts {
   if (columns % 4 !== 0)
     throw new ShapeError(`${op}: 2:4 needs a multiple of 4 columns, w is ${showShape([rows, columns])}`)
-  const values = new Float32Array((rows * columns) / 2)
+  const values = like(dense, (rows * columns) / 2)
   const bytes = Math.ceil(columns / 8)
   const metadata = new Uint8Array(rows * bytes)
   for (let i = 0; i < rows; i++) {
@@ -98,24 +132,38 @@ function twoOfFour<D extends DType>(
       metadata[at] = (metadata[at] as number) | ((first | (second << 2)) << (4 * (group & 1)))
     }
   }
-  return new SparseTensor<D>({
+  return {
     shape: [rows, columns],
     format: '2:4',
-    values: tensor(values, { shape: [rows, columns / 2], dtype }),
+    values: stored(values, [rows, columns / 2], dtype),
     metadata: tensor(metadata, { shape: [rows, bytes], dtype: 'uint8' }),
-  })
+  }
 }
 
-/** The matrix that a sparse tensor stands for, [rows, columns] in its dtype. */
-export function densify<D extends DType>(s: SparseTensor<D>): Tensor<D> {
+/**
+ * The matrix that a sparse tensor stands for: [rows, columns] in its dtype, of int8 values a QuantizedTensor. Waits for its
+ * values.
+ */
+export function densify<D extends FloatDType>(s: SparseTensor<D>): Tensor<D>
+export function densify(s: SparseTensor<'int8'>): QuantizedTensor
+export function densify(s: SparseTensor): Tensor | QuantizedTensor
+export function densify(s: SparseTensor): Tensor | QuantizedTensor {
   checkSparse('densify', 's', s)
   const [rows, columns] = s.shape as [number, number]
-  const dense = new Float32Array(rows * columns)
   const { pointers, columns: at, values } = csrArrays(s)
+  const dense = like(values, rows * columns)
   for (let i = 0; i < rows; i++)
     for (let p = pointers[i] as number; p < (pointers[i + 1] as number); p++)
       dense[i * columns + (at[p] as number)] = values[p] as number
-  return tensor(dense, { shape: s.shape, dtype: s.dtype })
+  const all = stored(dense, s.shape, s.dtype)
+  if (!s.scale) return all
+  return new QuantizedTensor({
+    shape: s.shape,
+    dtype: 'int8',
+    granularity: s.scale.rank > 0 ? perChannel(0) : perTensor,
+    values: all as Tensor<'int8'>,
+    scale: copyTo(s.scale, 'float32'),
+  })
 }
 
 /** @internal */
@@ -128,22 +176,23 @@ export function checkSparse(op: string, name: string, s: unknown): SparseTensor 
 export interface CsrArrays {
   pointers: Int32Array
   columns: Int32Array
-  values: Float32Array
+  /** int8 of an int8 tensor, otherwise float32. */
+  values: Stored
 }
 
 /** @internal Any format as the three arrays of CSR, without the zeros that fill blocks and fours. */
 export function csrArrays(s: SparseTensor): CsrArrays {
   const [rows, columns] = s.shape as [number, number]
-  const stored = converted(s.values, 'float32').dataSync()
+  const all = (s.dtype === 'int8' ? s.values : converted(s.values, 'float32')).dataSync() as Stored
   if (s.format === 'csr')
     return {
       pointers: (s.pointers as Tensor<'int32'>).dataSync(),
       columns: (s.columns as Tensor<'int32'>).dataSync(),
-      values: stored,
+      values: all,
     }
   const pointers = new Int32Array(rows + 1)
-  const at = new Int32Array(stored.length)
-  const values = new Float32Array(stored.length)
+  const at = new Int32Array(all.length)
+  const values = like(all, all.length)
   let count = 0
   const put = (column: number, value: number) => {
     if (value === 0) return
@@ -157,8 +206,8 @@ export function csrArrays(s: SparseTensor): CsrArrays {
       for (let group = 0; group < columns / 4; group++) {
         const four = ((metadata[i * bytes + (group >> 1)] as number) >> (4 * (group & 1))) & 15
         const from = (i * columns) / 2 + 2 * group
-        put(4 * group + (four & 3), stored[from] as number)
-        put(4 * group + (four >> 2), stored[from + 1] as number)
+        put(4 * group + (four & 3), all[from] as number)
+        put(4 * group + (four >> 2), all[from + 1] as number)
       }
       pointers[i + 1] = count
     }
@@ -170,7 +219,7 @@ export function csrArrays(s: SparseTensor): CsrArrays {
       const row = Math.floor(i / r)
       for (let b = begins[row] as number; b < (begins[row + 1] as number); b++) {
         const left = (blocks[b] as number) * c
-        for (let x = 0; x < c && left + x < columns; x++) put(left + x, stored[(b * r + (i % r)) * c + x] as number)
+        for (let x = 0; x < c && left + x < columns; x++) put(left + x, all[(b * r + (i % r)) * c + x] as number)
       }
       pointers[i + 1] = count
     }

@@ -1,44 +1,33 @@
 /** linear() and matmul() whose weights are a SparseTensor. */
 import { type DType, isFloat } from '../core/dtype'
-import { DTypeError, ShapeError } from '../core/errors'
+import { ArgumentError, DTypeError, ShapeError } from '../core/errors'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
-import { addon, fewRows, targetName } from '../native/load'
-import type { SparsePacked, SparseTensor } from '../tensor/sparse'
-import { copyTo, keep } from '../tensor/tensor'
-import { tensor } from './create'
+import { QuantizedTensor } from '../tensor/quantized'
+import type { SparseTensor } from '../tensor/sparse'
+import { copyTo } from '../tensor/tensor'
 import type { ActivationName } from './epilogue'
-import { arg, converted, empty, type Tensor } from './op'
+import { arg, converted, type Tensor } from './op'
 import { productWithWeights } from './product-with-weights'
+import { checkInner, quantizeCode } from './qmatmul'
+import { dequantize } from './quantize'
+import { checkMultiplier, type InputQuantization, inputBytes } from './quantized-linear'
 import { transpose } from './shape'
-import { checkSparse, csrArrays, densify, sparsify } from './sparse'
+import { type CsrArrays, checkSparse, csrArrays, densify, sparsify } from './sparse'
+import { packedFor } from './sparse-kernels'
 
 export interface SparseLinearOptions<O extends DType = DType> {
   /** Applied after the bias, in float32. */
   activation?: ActivationName
   /** The result's dtype: x's (default) or float32. */
   dtype?: O
-}
-
-/** Packed once for the chosen row of kernels: for any number of rows of x, or for few. */
-function packedOnce(op: string, w: SparseTensor, few: boolean): SparsePacked {
-  const target = targetName()
-  const slot = few ? 'few' : 'packed'
-  const known = w.made[slot]
-  if (known && known.target === target) return known
-  const [n, k] = w.shape as [number, number]
-  const { pointers, columns, values } = csrArrays(w)
-  const steps = few ? addon.spfewSteps(pointers, columns, k) : -1
-  const size = few ? addon.spfewBytes(n, k, steps) : addon.sppackedBytes(n, k, values.length)
-  if (size < 0) throw new DTypeError(`${op}: no kernel on ${target} for a sparse tensor of shape ${showShape(w.shape)}`)
-  known?.packed.dispose()
-  const packed = keep(empty('uint8', [size]))
-  const parts = [tensor(values), tensor(pointers, { dtype: 'int32' }), tensor(columns, { dtype: 'int32' })] as const
-  native.sppack(packed, ...parts, k, steps)
-  for (const part of parts) part.dispose()
-  const made = { target, packed, count: few ? steps : values.length }
-  w.made[slot] = made
-  return made
+  /**
+   * With int8 weights: multiplies bytes by bytes, as for quantized weights. Default: x stays float, weights are value *
+   * scale in float32.
+   */
+  quantizeInput?: InputQuantization
+  /** float32 [in]: column p of x is multiplied by it before it is quantized. With `quantizeInput`. */
+  multiplier?: Tensor | null
 }
 
 /**
@@ -46,7 +35,7 @@ function packedOnce(op: string, w: SparseTensor, few: boolean): SparsePacked {
  * whatever they meet: an infinity or NaN in x spoils only outputs that have a weight for it.
  *
  * @param x float [..., in]
- * @param w [out, in]
+ * @param w [out, in], of floats or int8
  * @param bias float [out]
  * @returns [..., out] in x's dtype unless `dtype` says float32; sums are float32; gradients flow to x and bias
  */
@@ -80,8 +69,28 @@ export function matmulSparse(
   checkSparse(op, 'b', b)
   if (a.rank === 0 || a.shape[a.rank - 1] !== b.shape[0])
     throw new ShapeError(`${op}: inner sizes differ: a is ${showShape(a.shape)}, b is ${showShape(b.shape)}`)
-  b.made.transposed ??= sparsify(transpose(densify(b)), 'csr')
+  b.made.transposed ??= sparsify(transpose(asFloats(b)), 'csr')
   return product(op, a, b.made.transposed, options.bias, options)
+}
+
+/** The matrix, dense: [rows, columns] in its dtype, of int8 values float32. */
+function asFloats(w: SparseTensor): Tensor {
+  const dense = densify(w)
+  return dense instanceof QuantizedTensor ? dequantize(dense) : dense
+}
+
+/** The non-zeros in float32; int8 ones as what they stand for. */
+function floatArrays(w: SparseTensor): CsrArrays {
+  const { pointers, columns, values } = csrArrays(w)
+  if (!w.scale) return { pointers, columns, values }
+  const scales = w.scale.dataSync()
+  const scaled = new Float32Array(values.length)
+  for (let i = 0; i + 1 < pointers.length; i++) {
+    const scale = scales[scales.length === 1 ? 0 : i] as number
+    for (let at = pointers[i] as number; at < (pointers[i + 1] as number); at++)
+      scaled[at] = (values[at] as number) * scale
+  }
+  return { pointers, columns, values: scaled }
 }
 
 function product(
@@ -91,17 +100,32 @@ function product(
   bias: Tensor | null | undefined,
   options: SparseLinearOptions,
 ): Tensor {
+  const { quantizeInput, multiplier = null } = options
   if (!isFloat(a.dtype)) throw new DTypeError(`${op}: sparse weights need a float input, it is ${a.dtype}`)
+  if (quantizeInput !== undefined && !w.scale)
+    throw new DTypeError(`${op}: quantizeInput needs int8 weights, they are ${w.dtype}`)
+  if (multiplier && quantizeInput === undefined) throw new ArgumentError(`${op}: multiplier needs quantizeInput`)
+  const [out, inputs] = w.shape as [number, number]
   return productWithWeights({
-    ...{ op, kind: 'sparse', x: a, outFeatures: w.shape[0] as number, bias: bias ?? null },
-    ...{ activation: options.activation, dtype: options.dtype },
-    dense: () => converted(densify(w), 'float32'),
+    ...{ op, kind: 'sparse', x: a, outFeatures: out, bias: bias ?? null },
+    ...{ activation: options.activation, dtype: options.dtype, multiplier },
+    dense: () => converted(asFloats(w), 'float32'),
     run(result, flat, bias32, code) {
       const rows = flat.shape[0] as number
-      const few = rows > 0 && rows <= fewRows()
-      const { packed, count } = packedOnce(op, w, few)
-      const lines = flat.shape[1] === 1 || flat.strides[1] === 1 ? flat : copyTo(flat, flat.dtype)
-      native.spmatmul(result, lines, packed, bias32, code, count, few ? 1 : 0)
+      if (quantizeInput === undefined) {
+        const { packed, form, count } = packedFor(op, 'float', w, rows, () => floatArrays(w))
+        const lines = inputs === 1 || flat.strides[1] === 1 ? flat : copyTo(flat, flat.dtype)
+        native.spmatmul(result, lines, packed, bias32, code, form, count)
+        return
+      }
+      checkInner(op, inputs, false)
+      const { quantize = 'none', aScale = null, aZero = null } = inputBytes(op, quantizeInput)
+      const factors = multiplier && checkMultiplier(op, multiplier, inputs)
+      const { packed, form, count } = packedFor(op, 'bytes', w, rows)
+      // biome-ignore format: the parameters of ops.def
+      native.spqmatmul(
+        result, flat, quantizeCode[quantize], aScale, aZero, factors, packed, w.scale, bias32, code, form, count,
+      )
     },
   })
 }

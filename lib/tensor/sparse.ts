@@ -14,8 +14,13 @@ export interface SparseParts {
   /** [rows, columns]: of weights, [out, in]. */
   shape: Shape
   format: SparseFormat
-  /** 'csr': [count]. '2:4': [rows, columns / 2]. Blocks: [count, block rows, block columns], zero beyond the matrix. */
+  /**
+   * A float tensor, or int8 with a scale. 'csr': [count]. '2:4': [rows, columns / 2]. Blocks: [count, block rows, block
+   * columns], zero beyond the matrix.
+   */
   values: Tensor
+  /** With int8 values: float32, one element ([]) or one a row ([rows]); a weight is value * scale. */
+  scale?: Tensor<'float32'> | null
   /** 'csr' and blocks: int32 [rows (of blocks) + 1], where each row's values begin; from 0 to count. */
   pointers?: Tensor<'int32'> | null
   /** 'csr' and blocks: int32 [count], the column (of blocks) of each value, growing within a row. */
@@ -29,17 +34,18 @@ export interface SparseParts {
 }
 
 export interface SparsePacked {
-  target: string
   packed: Tensor<'uint8'>
-  /** The kernel's count: non-zeros, or steps for few rows. */
+  /** What its size depends on: the kernel's count. */
   count: number
 }
 
 /** What ops derive from a sparse tensor and keep with it. */
 export interface SparseMade {
-  /** For any number of rows of the other operand, and for few. */
-  packed?: SparsePacked
-  few?: SparsePacked
+  /** By the form's name, for the row of kernels `target`. */
+  packed: Map<string, SparsePacked>
+  target: string
+  /** What a row by int8 weights costs in each of their forms. */
+  byteForm?: { tables: number; panels: number } | undefined
   transposed?: SparseTensor
 }
 
@@ -72,8 +78,9 @@ export class SparseTensor<D extends DType = DType> {
   readonly pointers: Tensor<'int32'> | null
   readonly columns: Tensor<'int32'> | null
   readonly metadata: Tensor<'uint8'> | null
+  readonly scale: Tensor<'float32'> | null
   /** @internal What the ops have made of it for the kernels; goes when it goes. */
-  readonly made: SparseMade = {}
+  readonly made: SparseMade = { packed: new Map(), target: '' }
 
   /**
    * Takes the tensors over: no scope() disposes them, dispose() does. Waits for their values and checks every index.
@@ -89,11 +96,14 @@ export class SparseTensor<D extends DType = DType> {
     if (shape.length !== 2) throw new ShapeError(`${op}: shape must be [rows, columns], got ${showShape(shape)}`)
     const format = checkFormat(op, parts.format)
     const values = checkTensor(op, 'values', parts.values)
-    if (!isFloat(values.dtype)) throw new DTypeError(`${op}: values must be a float tensor, they are ${values.dtype}`)
+    const bytes = values.dtype === 'int8'
+    if (!bytes && !isFloat(values.dtype))
+      throw new DTypeError(`${op}: values must be a float tensor or int8, they are ${values.dtype}`)
     const part = <P extends DType>(name: string, dtype: P, wanted: boolean): Tensor<P> | null => {
       const given = parts[name as 'columns'] as Tensor | null | undefined
       if (!wanted) {
-        if (given) throw new ArgumentError(`${op}: ${showFormat(format)} has no ${name}`)
+        if (given)
+          throw new ArgumentError(`${op}: ${name === 'scale' ? values.dtype : showFormat(format)} has no ${name}`)
         return null
       }
       const t = checkTensor(op, name, given as Tensor)
@@ -108,6 +118,8 @@ export class SparseTensor<D extends DType = DType> {
     this.pointers = part('pointers', 'int32', indexed)
     this.columns = part('columns', 'int32', indexed)
     this.metadata = part('metadata', 'uint8', !indexed)
+    this.scale = part('scale', 'float32', bytes)
+    if (this.scale && this.scale.rank > 0) this.#expect(op, 'scale', this.scale, [shape[0] as number])
     for (const t of this.parts()) if (!t.contiguous) throw new ArgumentError(`${op}: parts must be contiguous`)
     if (indexed) this.#checkIndices(op)
     else this.#checkMetadata(op)
@@ -174,7 +186,7 @@ export class SparseTensor<D extends DType = DType> {
 
   /** @internal */
   parts(): Tensor[] {
-    const all: (Tensor | null)[] = [this.values, this.pointers, this.columns, this.metadata]
+    const all: (Tensor | null)[] = [this.values, this.pointers, this.columns, this.metadata, this.scale]
     return all.filter((t): t is Tensor => t !== null)
   }
 
@@ -192,7 +204,7 @@ export class SparseTensor<D extends DType = DType> {
     return this.values.size
   }
 
-  /** Bytes of values and indices. */
+  /** Bytes of values, indices and scales. */
   get bytes(): number {
     return this.parts().reduce((sum, t) => sum + t.bytes, 0)
   }
@@ -210,8 +222,7 @@ export class SparseTensor<D extends DType = DType> {
   /** Gives the memory back. */
   dispose(): void {
     for (const t of this.parts()) t.dispose()
-    this.made.packed?.packed.dispose()
-    this.made.few?.packed.dispose()
+    for (const { packed } of this.made.packed.values()) packed.dispose()
     this.made.transposed?.dispose()
   }
 

@@ -194,53 +194,59 @@ Napi::Value wpacked_bytes(const Napi::CallbackInfo& info) {
   });
 }
 
-// sppackedBytes(n, k, count): the size of sppack()'s output for the chosen row.
-Napi::Value sppacked_bytes(const Napi::CallbackInfo& info) {
-  const SpMatmulCell& found = kernels().spmatmul;
-  double n = number(info, 0), k = number(info, 1), count = number(info, 2);
-  return size_or_none(info, found.run && indexed(n, k, count), [&] {
-    return found.packed_bytes(static_cast<int64_t>(n), static_cast<int64_t>(k), static_cast<int64_t>(count));
-  });
+// Calls body with the cell that (bytes, form) name, `none` where the chosen row has none: the first two arguments of all
+// functions about sparse weights.
+template <class Body>
+Napi::Value sparse_cell(const Napi::CallbackInfo& info, Napi::Value none, Body&& body) {
+  const bool bytes = number(info, 0) == 1;
+  const double form = number(info, 1);
+  if (!(form >= 0 && form < (bytes ? int{kByteForms} : int{kForms}))) return none;
+  const auto at = static_cast<size_t>(form);
+  if (bytes) return kernels().spqmatmul[at].run ? body(kernels().spqmatmul[at]) : none;
+  return kernels().spmatmul[at].run ? body(kernels().spmatmul[at]) : none;
 }
 
-// spfewRows(): up to how many rows of A the chosen row of kernels wants weights packed for few; 0: never.
-Napi::Value spfew_rows(const Napi::CallbackInfo& info) {
-  const SpMatmulFewCell& found = kernels().spmatmul_few;
-  return Napi::Number::New(info.Env(), found.run ? static_cast<double>(found.rows) : 0);
+// sparseRows(bytes, form): up to how many rows of A the form is meant for; 0: the chosen row of kernels does not have it.
+Napi::Value sparse_rows(const Napi::CallbackInfo& info) {
+  auto number_of = [&](double value) -> Napi::Value { return Napi::Number::New(info.Env(), value); };
+  return sparse_cell(info, number_of(0), [&](const auto& cell) { return number_of(static_cast<double>(cell.rows)); });
 }
 
-// spfewSteps(pointers: Int32Array, columns: Int32Array, k): the steps of weights packed for few rows, or -1.
-Napi::Value spfew_steps(const Napi::CallbackInfo& info) {
-  const SpMatmulFewCell& found = kernels().spmatmul_few;
+// sparseName(bytes, form): the kernel.
+Napi::Value sparse_name(const Napi::CallbackInfo& info) {
+  return sparse_cell(info, info.Env().Null(), [&](const auto& cell) { return name_or_null(info, cell.name); });
+}
+
+// sparseMeasure(bytes, form, pointers: Int32Array, columns: Int32Array, k): the count that the form's size depends on, or -1
+// where the matrix is not of the form.
+Napi::Value sparse_measure(const Napi::CallbackInfo& info) {
   const int32_t* arrays[2] = {};
   size_t lengths[2] = {};
   for (size_t i = 0; i < 2; i++) {
     napi_typedarray_type type;
     void* data = nullptr;
     bool typed = false;
-    if (info.Length() <= i || napi_is_typedarray(info.Env(), info[i], &typed) != napi_ok || !typed ||
-        napi_get_typedarray_info(info.Env(), info[i], &type, &lengths[i], &data, nullptr, nullptr) != napi_ok || type != napi_int32_array)
-      throw Napi::TypeError::New(info.Env(), "spfewSteps: two Int32Arrays");
+    if (info.Length() <= i + 2 || napi_is_typedarray(info.Env(), info[i + 2], &typed) != napi_ok || !typed ||
+        napi_get_typedarray_info(info.Env(), info[i + 2], &type, &lengths[i], &data, nullptr, nullptr) != napi_ok || type != napi_int32_array)
+      throw Napi::TypeError::New(info.Env(), "sparseMeasure: two Int32Arrays");
     arrays[i] = static_cast<const int32_t*>(data);
   }
-  const double k = number(info, 2);
-  return size_or_none(info, found.run && lengths[0] >= 1 && k >= 0 && k <= 0x7fffffff, [&] {
-    return found.steps({static_cast<int64_t>(lengths[0]) - 1, static_cast<int64_t>(k), static_cast<int64_t>(lengths[1]), arrays[0], arrays[1], nullptr});
+  const double k = number(info, 4);
+  return sparse_cell(info, Napi::Number::New(info.Env(), -1), [&](const auto& cell) {
+    const bool valid = lengths[0] >= 1 && lengths[1] <= 0x7fffffff && k >= 0 && k <= 0x7fffffff;
+    const CsrMatrix w{static_cast<int64_t>(lengths[0]) - 1, static_cast<int64_t>(k), static_cast<int64_t>(lengths[1]), arrays[0], arrays[1], nullptr};
+    return size_or_none(info, valid, [&] { return cell.measure(w); });
   });
 }
 
-// spfewBytes(n, k, steps): the size of sppack()'s output for few rows.
-Napi::Value spfew_bytes(const Napi::CallbackInfo& info) {
-  const SpMatmulFewCell& found = kernels().spmatmul_few;
-  double n = number(info, 0), k = number(info, 1), steps = number(info, 2);
-  return size_or_none(info, found.run && indexed(n, k, steps), [&] {
-    return found.packed_bytes(static_cast<int64_t>(n), static_cast<int64_t>(k), static_cast<int64_t>(steps));
+// sparseBytes(bytes, form, n, k, count): the size of sppack()'s output.
+Napi::Value sparse_bytes(const Napi::CallbackInfo& info) {
+  const double n = number(info, 2), k = number(info, 3), count = number(info, 4);
+  return sparse_cell(info, Napi::Number::New(info.Env(), -1), [&](const auto& cell) {
+    return size_or_none(info, indexed(n, k, count), [&] {
+      return cell.packed_bytes(static_cast<int64_t>(n), static_cast<int64_t>(k), static_cast<int64_t>(count));
+    });
   });
-}
-
-// spmatmulName(few): the kernel for any number of rows, or with 1 that for few.
-Napi::Value spmatmul_name(const Napi::CallbackInfo& info) {
-  return name_or_null(info, number(info, 0) == 1 ? kernels().spmatmul_few.name : kernels().spmatmul.name);
 }
 
 Napi::Value wmatmul_name(const Napi::CallbackInfo& info) { return name_or_null(info, kernels().wmatmul.name); }
@@ -295,11 +301,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set("qmatmulName", qmatmul_name);
   set("wpackedBytes", wpacked_bytes);
   set("wmatmulName", wmatmul_name);
-  set("sppackedBytes", sppacked_bytes);
-  set("spmatmulName", spmatmul_name);
-  set("spfewRows", spfew_rows);
-  set("spfewSteps", spfew_steps);
-  set("spfewBytes", spfew_bytes);
+  set("sparseRows", sparse_rows);
+  set("sparseName", sparse_name);
+  set("sparseMeasure", sparse_measure);
+  set("sparseBytes", sparse_bytes);
   set("probe", probe);
   set("debugKernels", debug_kernels_on);
   exports.Set("tables", kTables);

@@ -129,7 +129,7 @@ struct CsrMatrix {
   int64_t n, k, count;
   const int32_t* pointers;  // [n + 1], from 0 to count
   const int32_t* columns;   // [count], growing within each row
-  const float* values;
+  const void* values;       // float, or int8_t for the forms of bytes
 };
 
 struct SparseProblem {
@@ -145,22 +145,23 @@ struct SparseProblem {
   Activation activation;
 };
 
-struct SpMatmulCell {
-  const char* name;
-  int64_t (*packed_bytes)(int64_t n, int64_t k, int64_t count);
-  bool (*pack)(void* packed, const CsrMatrix& w);  // false when w is not CSR
-  bool (*run)(const SparseProblem& problem);       // false when scratch memory is exhausted or packed is not what pack() wrote
+struct SparseBytesProblem : QMatmulProblem {
+  int64_t count;
 };
 
-// The same for up to `rows` rows of A, from a form of its own, whose size depends on where the non-zeros are: on its number
-// of steps, which here is the problem's `count`. A row of the table that has none leaves it null.
-struct SpMatmulFewCell {
+// The forms that W is packed in: which one pays depends on where its non-zeros are and on how many rows A has. Panels take any
+// W and any number of rows, and every row of the table has them; the others it may leave null.
+enum SparseForm : int { kFormPanels, kFormTables, kFormPairs, kFormBlocks, kForms };
+enum SparseByteForm : int { kByteFormPanels, kByteFormTables, kByteForms };
+
+template <class Problem>
+struct SparseCell {
   const char* name;
-  int64_t rows;
-  int64_t (*steps)(const CsrMatrix& w);  // -1 when w is not CSR
-  int64_t (*packed_bytes)(int64_t n, int64_t k, int64_t steps);
-  bool (*pack)(void* packed, const CsrMatrix& w, int64_t steps);
-  bool (*run)(const SparseProblem& problem);
+  int64_t rows;  // of A that it is meant for, at most
+  int64_t (*measure)(const CsrMatrix& w);  // what its size depends on (non-zeros, steps, blocks): `count` below; -1: not W's form
+  int64_t (*packed_bytes)(int64_t n, int64_t k, int64_t count);
+  bool (*pack)(void* packed, const CsrMatrix& w, int64_t count);  // false when w is not CSR, or does not measure so
+  bool (*run)(const Problem& problem);  // false when scratch memory is exhausted or packed is not what pack() wrote
 };
 
 // ---- quantization: n elements, scale and zero point broadcast (stride 0) or strided; zero null is 0.
@@ -271,8 +272,8 @@ struct Kernels {
   MatmulCell matmul[kDTypes];
   QMatmulCell qmatmul;
   WMatmulCell wmatmul;
-  SpMatmulCell spmatmul;
-  SpMatmulFewCell spmatmul_few;
+  SparseCell<SparseProblem> spmatmul[kForms];
+  SparseCell<SparseBytesProblem> spqmatmul[kByteForms];
   QuantizeCell quantize[kDTypes];  // dtype of a
   DequantizeCell dequantize[kDTypes];  // dtype of out
   FakeQuantizeCell fake_quantize[kDTypes];

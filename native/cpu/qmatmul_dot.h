@@ -1,5 +1,6 @@
-// int8 matmul with a dot product of bytes; the target defines dot_bytes(acc, unsigned, signed) first.
+// Products of bytes with a dot product of them; the target defines dot_bytes(acc, unsigned, signed) first.
 #pragma once
+#include "spqmatmul_panels.h"
 #include "wmatmul_loops.h"
 
 namespace kerf::KERF_TARGET {
@@ -14,6 +15,13 @@ struct MatmulQuads : Int8Blocks {
   KERF_INLINE vf step(vf b, int) { return b; }
   KERF_INLINE vf mac(vf a, vf b, vf acc) { return as_float(dot_bytes(as_int(acc), as_int(a), as_int(b))); }
   KERF_INLINE vf words(const uint8_t* p) { return load(reinterpret_cast<const float*>(p)); }
+};
+
+// For sparse weights.
+struct QuadUnitsOfDots : QuadUnits {
+  using Weight = vi;
+  KERF_INLINE vi broadcast(const uint32_t* unit) { return set1i(static_cast<int32_t>(*unit)); }
+  KERF_INLINE vf mac(vi weight, vf x, vf acc) { return as_float(dot_bytes(as_int(acc), as_int(x), weight)); }
 };
 
 // For weight-only products: activations in two digits, 256 high + low, each a signed byte; weights unsigned.

@@ -1,24 +1,37 @@
-// The drivers sppack and spmatmul: float activations times sparse weights.
+// The drivers sppack, spmatmul and spqmatmul: activations times sparse weights.
 #include "../core/debug.h"
+#include "byte_product.h"
 #include "ops.h"
-#include "targets.h"
 
 namespace kerf::ops {
 namespace {
 
 constexpr i64 kMost = 0x7fffffff;  // what an int32 index holds
 
-Status no_sparse() { return Status::error(Code::unsupported, "no kernel for sparse weights on %s", kernels().target); }
+Status no_sparse() { return Status::error(Code::unsupported, "no such kernel for sparse weights on %s", kernels().target); }
 
 bool vector_of(const View& v, DType dtype) { return v.dtype == dtype && v.rank == 1 && contiguous(v); }
 
+// The cell of a form, or null.
+template <class Cell, int count>
+const Cell* cell_of(const Cell (&cells)[count], i64 form) {
+  return form >= 0 && form < count && cells[form].run ? cells + form : nullptr;
+}
+
+template <class Cell>
+Status pack(Stream& stream, const Cell* cell, const View& packed, const CsrMatrix& w, i64 count) {
+  if (!cell) return no_sparse();
+  REQUIRE(holds_packed(packed, cell->packed_bytes(w.n, w.k, count)));
+  return stream.run(static_cast<double>(w.count) * 3 + static_cast<double>(w.n), [run = cell->pack, w, count, to = packed.data] {
+    if (!run(to, w, count)) Stream::fail(Code::range, "sppack: pointers or columns are not those of a CSR matrix of this form");
+  });
+}
+
 }  // namespace
 
-Status sppack(Stream& stream, View packed, View values, View pointers, View columns, i64 k, i64 steps) {
-  const SpMatmulCell& cell = kernels().spmatmul;
-  const SpMatmulFewCell& few = kernels().spmatmul_few;
-  if (!cell.run || (steps >= 0 && !few.run)) return no_sparse();
-  REQUIRE(vector_of(values, DType::float32_) && vector_of(pointers, DType::int32_) && vector_of(columns, DType::int32_));
+Status sppack(Stream& stream, View packed, View values, View pointers, View columns, i64 k, i64 form, i64 count) {
+  const bool bytes = values.dtype == DType::int8_;
+  REQUIRE(vector_of(values, bytes ? DType::int8_ : DType::float32_) && vector_of(pointers, DType::int32_) && vector_of(columns, DType::int32_));
   REQUIRE(pointers.shape[0] >= 1 && values.shape[0] == columns.shape[0] && values.shape[0] <= kMost && k >= 0 && k <= kMost);
   CsrMatrix w;
   w.n = pointers.shape[0] - 1;
@@ -26,18 +39,15 @@ Status sppack(Stream& stream, View packed, View values, View pointers, View colu
   w.count = values.shape[0];
   w.pointers = static_cast<const int32_t*>(pointers.data);
   w.columns = static_cast<const int32_t*>(columns.data);
-  w.values = static_cast<const float*>(values.data);
-  REQUIRE(countable(w.n, k) && steps >= -1 && steps <= w.count);
-  REQUIRE(holds_packed(packed, steps < 0 ? cell.packed_bytes(w.n, k, w.count) : few.packed_bytes(w.n, k, steps)));
-  return stream.run(static_cast<double>(w.count) * 3 + static_cast<double>(w.n), [cell, few, w, steps, to = packed.data] {
-    if (!(steps < 0 ? cell.pack(to, w) : few.pack(to, w, steps))) Stream::fail(Code::range, "sppack: pointers or columns are not those of a CSR matrix");
-  });
+  w.values = values.data;
+  REQUIRE(countable(w.n, k) && count >= 0 && count <= w.count);
+  if (bytes) return pack(stream, cell_of(kernels().spqmatmul, form), packed, w, count);
+  return pack(stream, cell_of(kernels().spmatmul, form), packed, w, count);
 }
 
-Status spmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64 activation, i64 count, i64 few) {
-  const SpMatmulCell& cell = kernels().spmatmul;
-  const SpMatmulFewCell& few_cell = kernels().spmatmul_few;
-  if (!cell.run || (few && !few_cell.run)) return no_sparse();
+Status spmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64 activation, i64 form, i64 count) {
+  const auto* cell = cell_of(kernels().spmatmul, form);
+  if (!cell) return no_sparse();
   REQUIRE(out.rank == 2 && a.rank == 2 && a.shape[0] == out.shape[0] && is_floating(a.dtype));
   REQUIRE(out.dtype == a.dtype || out.dtype == DType::float32_);
   REQUIRE(activation >= 0 && activation <= static_cast<i64>(Activation::tanh));
@@ -51,7 +61,7 @@ Status spmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64
   p.a = a.data;
   p.a_type = a.dtype;
   p.a_row = a.stride[0];
-  REQUIRE(holds_packed(packed, few ? few_cell.packed_bytes(p.n, p.k, count) : cell.packed_bytes(p.n, p.k, count)));
+  REQUIRE(holds_packed(packed, cell->packed_bytes(p.n, p.k, count)));
   p.packed = packed.data;
   p.c = out.data;
   p.c_row = out.stride[0];
@@ -61,12 +71,29 @@ Status spmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64
   p.activation = static_cast<Activation>(activation);
   const double m = static_cast<double>(p.m), n = static_cast<double>(p.n), k = static_cast<double>(p.k);
   const double ns = 200 + static_cast<double>(count) * (1 + m / 32) / 2 + m * (n + k) / 4;
-  const char* name = few ? few_cell.name : cell.name;
-  auto* run = few ? few_cell.run : cell.run;
-  const double flops = 2 * m * static_cast<double>(count) * (few ? 16 : 1);
-  return stream.run(ns, [name, run, flops, p] {
-    debug_kernel(name, flops);
+  return stream.run(ns, [name = cell->name, run = cell->run, p] {
+    debug_kernel(name, 2.0 * static_cast<double>(p.m) * static_cast<double>(p.count));
     if (!run(p)) Stream::fail(Code::out_of_memory, "spmatmul: out of memory for scratch, or packed is not what sppack wrote");
+  });
+}
+
+Status spqmatmul(Stream& stream, View out, View a, i64 quantize, OptView a_scale, OptView a_zero, OptView a_multiplier,
+                 View packed, OptView b_scale, OptView bias, i64 activation, i64 form, i64 count) {
+  const auto* cell = cell_of(kernels().spqmatmul, form);
+  if (!cell) return no_sparse();
+  SparseBytesProblem p;
+  const Status described = describe_product(p, out, a, quantize, a_scale, a_zero, a_multiplier, b_scale, bias, activation);
+  if (!described.ok()) return described;
+  REQUIRE(out.dtype == DType::int32_ || is_floating(out.dtype));
+  REQUIRE(p.k <= kMost && p.n <= kMost && count >= 0 && count <= kMost);
+  p.count = count;
+  REQUIRE(holds_packed(packed, cell->packed_bytes(p.n, p.k, count)));
+  p.packed = packed.data;
+  const double m = static_cast<double>(p.m), n = static_cast<double>(p.n), k = static_cast<double>(p.k);
+  const double ns = 200 + static_cast<double>(count) * (1 + m / 4) / 2 + m * (n + k) / 4;
+  return stream.run(ns, [name = cell->name, run = cell->run, p] {
+    debug_kernel(name, 2.0 * static_cast<double>(p.m) * static_cast<double>(p.count));
+    if (!run(p)) Stream::fail(Code::out_of_memory, "spqmatmul: out of memory for scratch, or packed is not what sppack wrote");
   });
 }
 

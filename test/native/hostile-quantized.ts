@@ -279,20 +279,22 @@ function rawCalls(): RawCall[] {
   ]
 }
 
-/** 8 x 6 with a non-zero in every row, packed for any number of rows of x and, where the machine has that, for few. */
+/** 8 x 6 with a non-zero in every row, packed in every form that this machine has: for each the calls of sppack and a product. */
 function sparseCalls(): RawCall[] {
   const int32 = (values: number[]) => tensor(values, { dtype: 'int32' })
-  const [values, pointers, columns] = [ones([8]), int32([0, 1, 2, 3, 4, 5, 6, 7, 8]), int32([0, 1, 2, 3, 4, 5, 0, 1])]
-  const forms: [number, number, number][] = [[-1, addon.sppackedBytes(8, 6, 8), 8]]
-  if (addon.spfewRows() > 0) {
-    const steps = addon.spfewSteps(pointers.dataSync(), columns.dataSync(), 6)
-    forms.push([steps, addon.spfewBytes(8, 6, steps), steps])
-  }
-  return forms.flatMap(([steps, size, count]) => {
-    const packed = packedBytes(size)
+  const [pointers, columns] = [int32([0, 1, 2, 3, 4, 5, 6, 7, 8]), int32([0, 1, 2, 3, 4, 5, 0, 1])]
+  const forms = [0, 1].flatMap((bytes) => [0, 1, 2, 3].map((form) => [bytes, form] as const))
+  return forms.flatMap(([bytes, form]): RawCall[] => {
+    if (addon.sparseRows(bytes, form) === 0) return []
+    const count = addon.sparseMeasure(bytes, form, pointers.dataSync(), columns.dataSync(), 6)
+    const packed = packedBytes(addon.sparseBytes(bytes, form, 8, 6, count))
+    const values = ones([8], { dtype: bytes ? 'int8' : 'float32' })
+    const [out, x, bias] = [zeros([4, 8]), ones([4, 6]), ones([8])]
     return [
-      { op: 'sppack', args: [packed, values, pointers, columns, 6, steps] },
-      { op: 'spmatmul', args: [zeros([4, 8]), ones([4, 6]), packed, ones([8]), 1, count, steps < 0 ? 0 : 1] },
+      { op: 'sppack', args: [packed, values, pointers, columns, 6, form, count] },
+      bytes
+        ? { op: 'spqmatmul', args: [out, x, 4, null, null, ones([6]), packed, ones([8]), bias, 1, form, count] }
+        : { op: 'spmatmul', args: [out, x, packed, bias, 1, form, count] },
     ]
   })
 }
@@ -301,7 +303,8 @@ function sparseCalls(): RawCall[] {
 function changedWeights(): void {
   const call = sparseCalls()
   for (let round = 0; round < 4000; round++) {
-    const [pack, run] = round % 2 && call.length > 2 ? [call[2], call[3]] : [call[0], call[1]]
+    const form = 2 * (round % (call.length / 2))
+    const [pack, run] = [call[form], call[form + 1]]
     const { op, args } = pack as RawCall
     raw(op, flat(args), buffersOf(args))
     const packed = args[0] as Tensor

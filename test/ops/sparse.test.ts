@@ -119,7 +119,7 @@ const right = (): SparseParts => ({
 })
 
 t.test('hand-made CSR: what is wrong is named by row and column', (t) => {
-  t.same(list(densify(new SparseTensor(right()))), [1, 0, 2, 0, 3, 0])
+  t.same(list(densify(new SparseTensor<'float32'>(right()))), [1, 0, 2, 0, 3, 0])
   const faults: [Partial<Record<keyof SparseParts, unknown>>, RegExp][] = [
     [{ columns: int32([2, 0, 1]) }, /row 0 has column 0 after 2; columns must grow/],
     [{ columns: int32([2, 2, 1]) }, /row 0 has column 2 twice/],
@@ -152,7 +152,7 @@ t.test('hand-made CSR: what is wrong is named by row and column', (t) => {
 t.test('hand-made 2:4: places must grow, shapes fit', (t) => {
   const parts = { shape: [1, 4], format: '2:4' as const, values: tensor([[1, 2]]) }
   const metadata = (byte: number) => tensor([[byte]], { dtype: 'uint8' })
-  t.same(list(densify(new SparseTensor({ ...parts, metadata: metadata(0b1101) }))), [0, 1, 0, 2])
+  t.same(list(densify(new SparseTensor<'float32'>({ ...parts, metadata: metadata(0b1101) }))), [0, 1, 0, 2])
   t.throws(
     () => new SparseTensor({ ...parts, metadata: metadata(0b0101) }),
     /row 0, columns 0 to 3: places 1, 1 do not grow/,

@@ -1,10 +1,25 @@
-// Sparse weights: panels for any number of rows.
+// Sparse weights on AVX2: pairs for few rows, panels or blocks for more.
 #include "../install.h"
-#include "matmul_simd.h"
-#include "../spmatmul_loops.h"
+#include "qmatmul_simd.h"
+#include "../spmatmul_blocks.h"
+#include "../spqmatmul_panels.h"
 
 namespace kerf::KERF_TARGET {
 
-void install_spmatmul(Kernels& row) { row.spmatmul = {"spmatmul@" KERF_TARGET_NAME, sppacked_bytes, sppack, spmatmul}; }
+KERF_INLINE vf pick(const float* four, vi places) { return _mm256_permutevar_ps(_mm256_broadcast_ps(reinterpret_cast<const __m128*>(four)), places); }
+KERF_INLINE vi next_place(vi places) { return _mm256_srli_epi32(places, 2); }
+
+}  // namespace kerf::KERF_TARGET
+
+#include "../spmatmul_pairs.h"
+
+namespace kerf::KERF_TARGET {
+
+void install_spmatmul(Kernels& row) {
+  row.spmatmul[kFormPanels] = panels_cell("spmatmul_panels@" KERF_TARGET_NAME);
+  row.spmatmul[kFormPairs] = pairs_cell("spmatmul_pairs@" KERF_TARGET_NAME);
+  row.spmatmul[kFormBlocks] = blocks_cell("spmatmul_blocks@" KERF_TARGET_NAME);
+  row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfPairs>("spqmatmul_panels@" KERF_TARGET_NAME);
+}
 
 }  // namespace kerf::KERF_TARGET

@@ -1,14 +1,27 @@
-// Sparse weights on AVX-512: tables for few rows (a row costs 0.24 cycles a non-zero, of a batch's 16 rows each 0.1), panels
-// for more.
+// Sparse weights on AVX-512: tables or pairs for few rows, panels or blocks for more.
 #include "../install.h"
-#include "matmul_simd.h"
+#include "qmatmul_simd.h"
+#include "../spmatmul_blocks.h"
+#include "../spqmatmul_panels.h"
 #include "spmatmul_tables.h"
 
 namespace kerf::KERF_TARGET {
 
+KERF_INLINE vf pick(const float* four, vi places) { return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(four)), places); }
+KERF_INLINE vi next_place(vi places) { return _mm512_srli_epi32(places, 2); }
+
+}  // namespace kerf::KERF_TARGET
+
+#include "../spmatmul_pairs.h"
+
+namespace kerf::KERF_TARGET {
+
 void install_spmatmul(Kernels& row) {
-  row.spmatmul = {"spmatmul@" KERF_TARGET_NAME, sppacked_bytes, sppack, spmatmul};
-  row.spmatmul_few = {"spmatmul_few@" KERF_TARGET_NAME, 6, few_steps, few_bytes, few_pack, few_run};
+  row.spmatmul[kFormPanels] = panels_cell("spmatmul_panels@" KERF_TARGET_NAME);
+  row.spmatmul[kFormTables] = tables_cell("spmatmul_tables@" KERF_TARGET_NAME);
+  row.spmatmul[kFormPairs] = pairs_cell("spmatmul_pairs@" KERF_TARGET_NAME);
+  row.spmatmul[kFormBlocks] = blocks_cell("spmatmul_blocks@" KERF_TARGET_NAME);
+  row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfPairs>("spqmatmul_panels@" KERF_TARGET_NAME);
 }
 
 }  // namespace kerf::KERF_TARGET

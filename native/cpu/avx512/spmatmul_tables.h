@@ -10,7 +10,7 @@
 //
 // Indices are taken modulo 64 by the instruction; steps are added up before they are trusted.
 #pragma once
-#include "../spmatmul_loops.h"
+#include "../sparse_types.h"
 
 namespace kerf::KERF_TARGET {
 
@@ -73,7 +73,7 @@ struct Tables {
   }
 };
 
-static int64_t few_steps(const CsrMatrix& w) {
+static int64_t count_steps(const CsrMatrix& w) {
   if (!csr_sound(w)) return -1;
   int64_t steps = 0;
   for_tiles(w, [&](int64_t, int64_t, const TileOutputs& t) {
@@ -82,10 +82,10 @@ static int64_t few_steps(const CsrMatrix& w) {
   return steps;
 }
 
-static int64_t few_bytes(int64_t n, int64_t k, int64_t steps) { return Tables(nullptr, n, k, steps).bytes; }
+static int64_t tables_bytes(int64_t n, int64_t k, int64_t steps) { return Tables(nullptr, n, k, steps).bytes; }
 
-static bool few_pack(void* packed, const CsrMatrix& w, int64_t steps) {
-  if (few_steps(w) != steps) return false;
+static bool tables_pack(void* packed, const CsrMatrix& w, int64_t steps) {
+  if (count_steps(w) != steps) return false;
   const Tables t(packed, w.n, w.k, steps);
   int64_t step = 0;
   t.start[0] = 0;
@@ -100,7 +100,7 @@ static bool few_pack(void* packed, const CsrMatrix& w, int64_t steps) {
           const int r = o.order[16 * g + lane];
           const bool there = s < o.count[r];
           t.index[step * W + lane] = there ? static_cast<uint8_t>(w.columns[o.begin[r] + s] - tile * kTile) : 0;
-          t.values[step * W + lane] = there ? w.values[o.begin[r] + s] : 0;
+          t.values[step * W + lane] = there ? static_cast<const float*>(w.values)[o.begin[r] + s] : 0;
         }
       }
     }
@@ -121,7 +121,7 @@ KERF_INLINE vi sixteen(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu
 // 64 outputs of one row. A lane that fills up a step multiplies the tile's first input by 0: where that may be infinite or
 // NaN it is left out (`masked`), since zeros of W count as zero whatever they meet.
 template <bool masked>
-static void few_group(const Tables& t, int64_t group, const float* x, float* sums) {
+static void table_group(const Tables& t, int64_t group, const float* x, float* sums) {
   const uint8_t *head = t.heads + group * t.tiles * kHead, *index = t.index + t.start[group] * W;
   const float* value = t.values + t.start[group] * W;
   vf total[kSixteens] = {set1(0.0f), set1(0.0f), set1(0.0f), set1(0.0f)};
@@ -155,39 +155,13 @@ static void few_group(const Tables& t, int64_t group, const float* x, float* sum
   for (int g = 0; g < kSixteens; g++) store(sums + 16 * g, total[g]);
 }
 
-template <class In>
-static bool widen_row(float* out, const In* a, int64_t k) {
-  bool finite = true;
-  for_vectors(k, [&](int64_t q, auto lanes) {
-    const vf x = get(a + q, lanes);
-    finite &= !any(is_nan(sub(x, x)));
-    put(out + q, x, lanes);
-  });
-  return finite;
-}
-
-template <class Out>
-static void finish_few(const SparseProblem& p, int64_t row, int64_t col, const float* sums) {
-  finish_row(min_of(kTile, p.n - col), sums, static_cast<Out*>(p.c) + row * p.c_row + col, p.bias ? p.bias + col : nullptr, p.activation);
-}
-
-static bool few_run(const SparseProblem& p) {
+static bool tables_run(const SparseProblem& p) {
   if (p.m == 0 || p.n == 0) return true;
   const Tables t(const_cast<void*>(p.packed), p.n, p.k, p.count);
   const int64_t padded = max_of(t.tiles * kTile, kTile);
-  auto* x = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(p.m * padded) * sizeof(float)));
-  if (!x) return false;
   bool finite = true;
-  for (int64_t r = 0; r < p.m; r++) {
-    float* to = x + r * padded;
-    memset(to + padded - kTile, 0, kTile * sizeof(float));
-    switch (p.a_type) {
-      case DType::float32_: finite &= widen_row(to, static_cast<const float*>(p.a) + r * p.a_row, p.k); break;
-      case DType::float16_: finite &= widen_row(to, static_cast<const f16*>(p.a) + r * p.a_row, p.k); break;
-      case DType::bfloat16_: finite &= widen_row(to, static_cast<const bf16*>(p.a) + r * p.a_row, p.k); break;
-      default: return false;
-    }
-  }
+  const float* x = widen_rows(p, padded, &finite);
+  if (!x) return false;
   int32_t failed = 0;
   const double ns = static_cast<double>(p.m * p.count) * 1.2;
   const int64_t tasks = ns > kSerialNs ? min_of(t.groups, 8 * pool_threads()) : 1;
@@ -199,19 +173,17 @@ static bool few_run(const SparseProblem& p) {
       }
       for (int64_t r = 0; r < p.m; r++) {
         alignas(64) float sums[kTile];
-        if (finite) few_group<false>(t, group, x + r * padded, sums);
-        else few_group<true>(t, group, x + r * padded, sums);
-        const int64_t col = group * kTile;
-        switch (p.c_type) {
-          case DType::float32_: finish_few<float>(p, r, col, sums); break;
-          case DType::float16_: finish_few<f16>(p, r, col, sums); break;
-          case DType::bfloat16_: finish_few<bf16>(p, r, col, sums); break;
-          default: break;
-        }
+        if (finite) table_group<false>(t, group, x + r * padded, sums);
+        else table_group<true>(t, group, x + r * padded, sums);
+        finish_few(p, r, group * kTile, min_of(kTile, p.n - group * kTile), sums);
       }
     }
   });
   return !failed;
+}
+
+static inline SparseCell<SparseProblem> tables_cell(const char* name) {
+  return {name, 6, count_steps, tables_bytes, tables_pack, tables_run};
 }
 
 }  // namespace kerf::KERF_TARGET

@@ -30,6 +30,7 @@ struct WeightBlocks {
 void install_qmatmul(Kernels& row) {
   row.qmatmul = qmatmul_cell<MatmulQuads>("qmatmul_i8_6x16@" KERF_TARGET_NAME);
   row.wmatmul = wmatmul_cell<QuadsDot, WeightBlocks>("wmatmul_3x16@" KERF_TARGET_NAME);
+  row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfDots>("spqmatmul_panels@" KERF_TARGET_NAME);
 }
 
 }  // namespace kerf::KERF_TARGET

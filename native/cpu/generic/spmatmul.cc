@@ -1,10 +1,13 @@
 // Sparse weights: panels for any number of rows.
 #include "../install.h"
-#include "matmul_simd.h"
-#include "../spmatmul_loops.h"
+#include "qmatmul_simd.h"
+#include "../spqmatmul_panels.h"
 
 namespace kerf::KERF_TARGET {
 
-void install_spmatmul(Kernels& row) { row.spmatmul = {"spmatmul@" KERF_TARGET_NAME, sppacked_bytes, sppack, spmatmul}; }
+void install_spmatmul(Kernels& row) {
+  row.spmatmul[kFormPanels] = panels_cell("spmatmul_panels@" KERF_TARGET_NAME);
+  row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfPairs>("spqmatmul_panels@" KERF_TARGET_NAME);
+}
 
 }  // namespace kerf::KERF_TARGET

@@ -1,0 +1,71 @@
+// What the drivers of products of bytes check and describe alike: qmatmul and spqmatmul.
+#pragma once
+#include "../core/status.h"
+#include "targets.h"
+
+namespace kerf::ops {
+
+// One value or `n` of them: the step from one to the next, or -1 for neither.
+static inline int64_t step_of(const View& v, int64_t n) {
+  if (v.rank == 0 || (v.rank == 1 && v.shape[0] == 1)) return 0;
+  return v.rank == 1 && v.shape[0] == n && v.stride[0] == 1 ? 1 : -1;
+}
+
+static inline bool whole(const OptView& v, DType dtype, int64_t n) {
+  return !present(v) || (v.dtype == dtype && step_of(v, n) >= 0);
+}
+
+// A, its scales, the result but for its own scale, bias and activation.
+static inline Status describe_product(QMatmulProblem& p, const View& out, const View& a, i64 quantize, const OptView& a_scale,
+                                      const OptView& a_zero, const OptView& a_multiplier, const OptView& b_scale,
+                                      const OptView& bias, i64 activation) {
+  REQUIRE(out.rank == 2 && a.rank == 2 && a.shape[0] == out.shape[0]);
+  REQUIRE(quantize >= 0 && quantize <= static_cast<i64>(Quantize::per_row));
+  REQUIRE(activation >= 0 && activation <= static_cast<i64>(Activation::tanh));
+  p.m = out.shape[0];
+  p.n = out.shape[1];
+  p.k = a.shape[1];
+  REQUIRE(countable(p.k, p.n) && countable(p.m, p.k));
+  p.quantize = static_cast<Quantize>(quantize);
+  p.a = a.data;
+  p.a_type = a.dtype;
+  p.a_row = a.stride[0];
+  p.a_col = a.stride[1];
+  const bool bytes = a.dtype == DType::int8_ || a.dtype == DType::uint8_;
+  REQUIRE(p.quantize == Quantize::none ? bytes : is_floating(a.dtype));
+  const bool given = p.quantize == Quantize::to_uint8 || p.quantize == Quantize::to_int8;
+  REQUIRE(whole(a_scale, DType::float32_, p.m) && whole(a_zero, DType::int32_, p.m));
+  REQUIRE(!given || present(a_scale));
+  p.a_scale = data_of<float>(a_scale);
+  p.a_zero = data_of<int32_t>(a_zero);
+  const int64_t scale_step = present(a_scale) ? step_of(a_scale, p.m) : 0;
+  const int64_t zero_step = present(a_zero) ? step_of(a_zero, p.m) : scale_step;
+  REQUIRE(!present(a_scale) || zero_step == scale_step);
+  p.a_step = zero_step;
+  REQUIRE(!present(a_multiplier) || (a_multiplier.dtype == DType::float32_ && a_multiplier.rank == 1 &&
+                                     a_multiplier.shape[0] == p.k && (p.k <= 1 || a_multiplier.stride[0] == 1)));
+  p.a_multiplier = data_of<float>(a_multiplier);
+  REQUIRE(whole(b_scale, DType::float32_, p.n));
+  p.b_scale = data_of<float>(b_scale);
+  p.b_scale_step = present(b_scale) ? step_of(b_scale, p.n) : 0;
+  p.b_zero = nullptr;
+  p.b_zero_step = 0;
+  REQUIRE(p.n <= 1 || out.stride[1] == 1);
+  p.c = out.data;
+  p.c_row = out.stride[0];
+  p.c_type = out.dtype;
+  p.c_scale = nullptr;
+  p.c_zero = nullptr;
+  if (out.dtype == DType::int32_) {
+    REQUIRE(!present(bias) && activation == 0);
+  } else {
+    REQUIRE(is_floating(out.dtype) || out.dtype == DType::int8_ || out.dtype == DType::uint8_);
+    REQUIRE(present(b_scale) && (present(a_scale) || (p.quantize != Quantize::none && !given)));
+  }
+  REQUIRE(holds_bias(bias, p.n));
+  p.bias = data_of<float>(bias);
+  p.activation = static_cast<Activation>(activation);
+  return Status{};
+}
+
+}  // namespace kerf::ops
