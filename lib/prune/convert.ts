@@ -192,7 +192,7 @@ function table({ rows, layers, total }: ConvertReport): string {
   const times = (l: ConvertedLayer) =>
     [...timed].map((key) => {
       const us = l.costs.find((c) => formatKey(c.format) === key)?.us
-      return us == null ? '-' : us.toPrecision(3)
+      return us == null ? '-' : us < 100 ? us.toPrecision(3) : number(Math.round(us))
     })
   const head = ['layer', 'shape', 'format', 'zeros', ...[...timed].map((key) => `${key} us`), 'bytes dense', 'bytes']
   const lines = layers.map((l) => [

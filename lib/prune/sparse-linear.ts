@@ -58,13 +58,18 @@ export class SparseLinear extends Module {
   /**
    * The weights as one value; its tensors are this layer's buffers.
    *
-   * @throws as SparseTensor when they do not fit together
+   * @throws ArgumentError, ShapeError or DTypeError when they do not fit together
    */
   get sparseWeight(): SparseTensor {
     // Made anew when a buffer was loaded or replaced: what was packed of the old one is out of date.
     const known = this.#sparse
     if (known && sparseParts.every(({ name, buffer }) => known[name] === this[buffer])) return known
-    this.#sparse = this.#of((name) => this.#own(name))
+    try {
+      this.#sparse = this.#of((name) => this.#own(name))
+    } catch (cause) {
+      if (!(cause instanceof ArgumentError)) throw cause
+      throw new ArgumentError(`SparseLinear: its weights are damaged or not yet loaded: ${cause.message}`, { cause })
+    }
     return this.#sparse
   }
 
