@@ -49,7 +49,8 @@ export class SparseLinear extends Module {
     ;[this.outFeatures, this.inFeatures] = shape as [number, number]
     this.format = checkFormat(op, weight.format)
     checkTensor(op, 'values', weight.values)
-    for (const { name, buffer, fixed } of sparseParts) this.registerBuffer(buffer, weight[name] ?? null, { fixed })
+    for (const { name, buffer } of sparseParts)
+      this.registerBuffer(buffer, weight[name] ?? null, { fixed: name !== 'values' })
     if (parts.bias) checkBias(op, parts.bias, this.outFeatures)
     this.registerBuffer('bias', parts.bias ?? null)
     this.#sparse = weight instanceof SparseTensor ? weight : null

@@ -22,8 +22,6 @@ interface Part {
   name: PartName
   /** In a SparseLinear. */
   buffer: 'weight' | 'weightPointers' | 'weightColumns' | 'weightMetadata'
-  /** The layer's to() leaves its dtype. */
-  fixed: boolean
   dtype(layout: SparseLayout): DType
   /** Null where such a matrix has no such part. */
   shape(layout: SparseLayout): Shape | null
@@ -35,7 +33,6 @@ export const sparseParts: readonly Part[] = [
   {
     name: 'values',
     buffer: 'weight',
-    fixed: false,
     dtype: ({ dtype }) => dtype,
     shape: ({ shape: [rows, columns], format, count }) =>
       format === '2:4' ? [rows, columns / 2] : isBlocks(format) ? [count, ...format.block] : [count],
@@ -43,21 +40,18 @@ export const sparseParts: readonly Part[] = [
   {
     name: 'pointers',
     buffer: 'weightPointers',
-    fixed: true,
     dtype: () => 'int32',
     shape: ({ shape, format }) => (format === '2:4' ? null : [Math.ceil(shape[0] / blockOf(format)[0]) + 1]),
   },
   {
     name: 'columns',
     buffer: 'weightColumns',
-    fixed: true,
     dtype: () => 'int32',
     shape: ({ format, count }) => (format === '2:4' ? null : [count]),
   },
   {
     name: 'metadata',
     buffer: 'weightMetadata',
-    fixed: true,
     dtype: () => 'uint8',
     shape: ({ shape: [rows, columns], format }) => (format === '2:4' ? [rows, Math.ceil(columns / 8)] : null),
   },

@@ -210,7 +210,10 @@ t.test('summary and info know sparse layers', async (t) => {
     parameters: 252,
     bytes: 12 * 10 * 4 + 12 * 3 + 12 * 4,
   })
-  t.equal((model.at(0) as unknown as prune.SparseLinear).zeros, none)
+  const layer = model.at(0) as unknown as prune.SparseLinear
+  t.equal(layer.zeros, none)
+  layer.loadStateDict({ weight: zeros([12, 10]) }, { strict: false })
+  t.equal(layer.zeros, 240, 'of what was loaded')
   t.match(sparse.toString(), /0: SparseLinear +inFeatures=20, .* 54.2 % zeros +float32 uint8 +252 +51.6 % +564/)
   t.match(info().spmatmul, /^spmatmul@\w+$/)
   t.ok(info().spmatmulFew === null || /^spmatmul_few@\w+$/.test(info().spmatmulFew as string))
