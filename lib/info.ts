@@ -32,6 +32,9 @@ export interface Info {
   /** The kernels of quantized products: bytes by bytes, and float by 4- or 8-bit weights; null without. */
   qmatmul: string | null
   wmatmul: string | null
+  /** The kernels of products with sparse weights: for any number of rows of input, and for few; null without. */
+  spmatmul: string | null
+  spmatmulFew: string | null
   /** What built the addon: 'cmake-js', 'node-gyp' or 'direct'. */
   builder: string
   /** Bytes of disposed tensors that wait for reuse in this thread. */
@@ -76,6 +79,8 @@ export function info(): Info {
     matmul,
     qmatmul: addon.qmatmulName(),
     wmatmul: addon.wmatmulName(),
+    spmatmul: addon.spmatmulName(0),
+    spmatmulFew: addon.spmatmulName(1),
     builder: machine.builder,
     recycledBytes: recycledBytes(),
     cuda: { available: false, reason: env.cuda ? NO_CUDA : 'KERF_CUDA=0' },

@@ -4,6 +4,7 @@ import { showPercent, textTable } from './core/text-table'
 import { countZeros } from './nn/model'
 import { type AnyModule, Module } from './nn/module'
 import { dequantize } from './ops/quantize'
+import { SparseLinear } from './prune/sparse-linear'
 import { QuantizedLinear } from './quant/layers'
 import { noGrad, scope } from './tensor/context'
 import type { Tensor } from './tensor/tensor'
@@ -26,7 +27,7 @@ export interface LayerSummary {
 export interface ModelSummary {
   /** Modules with parameters or buffers of their own, or with nothing below them. */
   layers: LayerSummary[]
-  /** Over all layers; tied parameters count once. The weights of a quantized layer count, though none can be trained. */
+  /** Over all layers; tied parameters count once. The weights of quantized and sparse layers count, though none can be trained. */
   parameters: number
   trainable: number
   bytes: number
@@ -50,7 +51,7 @@ export function summary(model: AnyModule, options: { print?: boolean } = {}): Mo
     const buffers = module.namedBuffers().flatMap(([name, b]) => (own(name) && !seen.has(b) ? [b] : []))
     for (const tensor of [...parameters, ...buffers]) seen.add(tensor)
     if (parameters.length + buffers.length === 0 && module.namedChildren().length > 0) continue
-    const { count, zeros } = module instanceof QuantizedLinear ? quantizedWeights(module) : weights(parameters)
+    const { count, zeros } = weightsOf(module, parameters)
     const bytes = add([...parameters, ...buffers], (t) => t.bytes)
     layers.push({
       path,
@@ -84,6 +85,18 @@ function add(tensors: readonly Tensor[], value: (tensor: Tensor) => number): num
 
 function weights(parameters: readonly Tensor[]): { count: number; zeros: number } {
   return { count: add(parameters, (p) => p.size), zeros: add(parameters, countZeros) }
+}
+
+function weightsOf(module: AnyModule, parameters: readonly Tensor[]): { count: number; zeros: number } {
+  if (module instanceof QuantizedLinear) return quantizedWeights(module)
+  if (module instanceof SparseLinear) return sparseWeights(module)
+  return weights(parameters)
+}
+
+/** As many as the dense layer had, also those that are not stored because they are 0. */
+function sparseWeights(layer: SparseLinear): { count: number; zeros: number } {
+  const bias = weights(layer.bias ? [layer.bias] : [])
+  return { count: layer.outFeatures * layer.inFeatures + bias.count, zeros: layer.zeros + bias.zeros }
 }
 
 /** Its weights are buffers of packed integers: as many as the float layer had, 0 where they stand for 0. */

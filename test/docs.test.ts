@@ -95,6 +95,12 @@ t.test('docs/prune.md', (t) => {
     'the chart has a bar',
   )
   t.ok(lines.includes('restored true'))
+  t.ok(
+    lines.some((line) => /^0 +\[128, 784\] +(csr|dense) +9\d.\d % +[\d.,]+ /.test(line)),
+    'the table of costs',
+  )
+  // Sums in another order may turn a guess or two of 6,000.
+  t.ok(Math.abs(number('95 % sparse') - number('95 % gradually')) < 0.1)
   t.end()
 })
 

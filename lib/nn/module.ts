@@ -186,6 +186,7 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
       ]
       throw new ArgumentError(`loadStateDict: ${parts.filter(Boolean).join('; ')} ({ strict: false } loads the rest)`)
     }
+    for (const [path, module] of pathsBelow(this)) module.checkState(path, (name) => given.get(join(path, name)))
     for (const [name, tensor] of given) {
       const target = own.get(name) as Tensor
       if (target === tensor || masked(name)) continue
@@ -196,6 +197,12 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
     for (const module of this.modules()) module.stateLoaded()
     return { missing, unexpected }
   }
+
+  /**
+   * Called by loadStateDict() before anything changes, with what it is about to load into this module's own parameters and
+   * buffers; shapes fit already. Throws, naming the path, when the values do not fit together.
+   */
+  protected checkState(_path: string, _given: (name: string) => Tensor | undefined): void {}
 
   /** Called after loadStateDict() has changed values in place: what was derived from them is out of date. */
   protected stateLoaded(): void {}

@@ -1,0 +1,210 @@
+/** convert: puts sparse layers in the place of a model's Linear layers, where they are faster. */
+import { Pauses } from '../core/pauses'
+import { uniformGenerator } from '../core/rng'
+import { checkInteger, showShape } from '../core/shape'
+import { showPercent, textTable } from '../core/text-table'
+import { atLayer } from '../nn/calibrate'
+import type { Linear } from '../nn/linear'
+import { linearLayers } from '../nn/linear-layers'
+import { replaceLayer } from '../nn/model'
+import type { AnyModule } from '../nn/module'
+import { tensor } from '../ops/create'
+import { converted } from '../ops/op'
+import { sparsify } from '../ops/sparse'
+import { noGrad, scope } from '../tensor/context'
+import { checkFormat, type SparseFormat } from '../tensor/sparse'
+import { copyTo, type Tensor } from '../tensor/tensor'
+import { candidatesOf, chooseFormat, formatKey, lookAt, type Timed } from './candidates'
+import { checkOptions, type LayerOptions } from './layers'
+import { race } from './race'
+import { SparseLinear } from './sparse-linear'
+
+export interface ConvertOptions extends LayerOptions {
+  /**
+   * With 'auto': how many rows of input (batch times positions) the layers will compute at once; default 1. What is fastest
+   * depends on it: few rows gain the most from zeros.
+   */
+  rows?: number
+}
+
+/** What a layer costs in one format. */
+export interface FormatCost {
+  format: SparseFormat | 'dense'
+  /** The best time of one forward, in microseconds; null where none was measured. */
+  us: number | null
+  /** Of the weights as they are stored. */
+  bytes: number
+}
+
+export interface ConvertedLayer {
+  path: string
+  /** [out, in]. */
+  shape: readonly [number, number]
+  /** Weights that are 0. */
+  zeros: number
+  /** What it computes with now. */
+  format: SparseFormat | 'dense'
+  /** What it was chosen from, dense first. */
+  costs: FormatCost[]
+  /** Of the weights, before and after. */
+  denseBytes: number
+  bytes: number
+}
+
+export interface ConvertReport<M extends AnyModule = AnyModule> {
+  /** The model that was given; the new layer when that was itself a Linear. */
+  model: M
+  /** Rows of input that the times are for; null when nothing was measured. */
+  rows: number | null
+  layers: ConvertedLayer[]
+  total: { denseBytes: number; bytes: number }
+  /** The table as text. */
+  toString(): string
+}
+
+interface Made {
+  report: ConvertedLayer
+  /** Null for one that stays dense. */
+  layer: SparseLinear | null
+}
+
+const weightBytes = (layer: SparseLinear): number => layer.sparseWeight.bytes
+
+function toSparse(layer: Linear, format: SparseFormat): SparseLinear {
+  return noGrad(
+    () =>
+      new SparseLinear({
+        weight: sparsify(layer.weight, format),
+        bias: layer.bias && copyTo(layer.bias, layer.bias.dtype),
+      }),
+  )
+}
+
+/** Whatever it is: every layer in this format. */
+function fixed(path: string, layer: Linear, format: SparseFormat): Made {
+  const made = toSparse(layer, format)
+  const { outFeatures: out, inFeatures: inputs, weight } = layer
+  const costs: FormatCost[] = [
+    { format: 'dense', us: null, bytes: weight.bytes },
+    { format, us: null, bytes: weightBytes(made) },
+  ]
+  const { zeros } = made
+  const sizes = { denseBytes: weight.bytes, bytes: weightBytes(made) }
+  return { layer: made, report: { path, shape: [out, inputs], zeros, format: made.format, costs, ...sizes } }
+}
+
+/** Numbers from -1 to 1; the program's own random numbers stay as they are. */
+function exampleInput(rows: number, layer: Linear): Tensor {
+  const next = uniformGenerator(rows)
+  const values = Float32Array.from({ length: rows * layer.inFeatures }, () => 2 * next() - 1)
+  return tensor(values, { shape: [rows, layer.inFeatures], dtype: layer.weight.dtype })
+}
+
+/** The fastest of dense and the formats that its zeros allow. */
+async function measured(path: string, layer: Linear, rows: number, pauses: Pauses): Promise<Made> {
+  const { outFeatures: out, inFeatures: inputs, weight } = layer
+  const values = (await converted(weight as Tensor, 'float32').data()) as Float32Array
+  const found = await lookAt(values, out, inputs, pauses)
+  const report = { path, shape: [out, inputs] as const, zeros: found.zeros, denseBytes: weight.bytes }
+  const candidates: SparseLinear[] = []
+  for (const format of candidatesOf(found, weight.size)) {
+    candidates.push(toSparse(layer, format))
+    await pauses.take()
+  }
+  if (candidates.length === 0) {
+    const costs: FormatCost[] = [{ format: 'dense', us: null, bytes: weight.bytes }]
+    return { layer: null, report: { ...report, format: 'dense', costs, bytes: weight.bytes } }
+  }
+  const x = exampleInput(rows, layer)
+  const [dense, ...times] = await race([layer, ...candidates].map((one) => () => one.forward(x)))
+  const tried: (Timed & { layer: SparseLinear | null })[] = [
+    { format: 'dense', us: 1000 * (dense as number), bytes: weight.bytes, layer: null },
+    ...candidates.map((one, i) => ({
+      format: one.format,
+      us: 1000 * (times[i] as number),
+      bytes: weightBytes(one),
+      layer: one,
+    })),
+  ]
+  const chosen = chooseFormat(tried)
+  for (const one of candidates) if (one !== chosen.layer) one.sparseWeight.dispose()
+  const costs = tried.map(({ format, us, bytes }) => ({ format, us, bytes }))
+  return { layer: chosen.layer, report: { ...report, format: chosen.format, costs, bytes: chosen.bytes } }
+}
+
+/**
+ * Replaces Linear layers of a pruned model by sparse ones, in place. They cannot be trained on: convert when pruning is done.
+ *
+ * With a format every layer is converted. With 'auto' each layer is **timed**, dense and in the formats that its zeros allow
+ * ('csr'; '2:4' where its pattern fits; blocks of [1, 16] where they are filled), on random input of `rows` rows, for some
+ * 25 ms, and gets the fastest; it stays dense unless a sparse format is at least 5 % faster, and under 30 % zeros it is not
+ * tried. So nothing else should keep the machine busy meanwhile. The event loop keeps turning, except while a layer is
+ * stored in a sparse format.
+ *
+ * @param format 'auto' (default), or one for all layers: 'csr', '2:4', { block: [rows, columns] }
+ * @returns the model and, by toString(), the table of what each layer costs; layers that share a weight get one each
+ * @throws ArgumentError for wrong options, and naming the layer, when '2:4' does not fit; no layer has been replaced then
+ * @example console.log(String(await prune.convert(model, 'auto', { rows: 32 })))
+ */
+export async function convert<M extends AnyModule>(
+  model: M,
+  format: SparseFormat | 'auto' = 'auto',
+  options: ConvertOptions = {},
+): Promise<ConvertReport<M>> {
+  const op = 'convert'
+  checkOptions(op, options)
+  const wanted = format === 'auto' ? format : checkFormat(op, format)
+  const rows = checkInteger(op, 'rows', options.rows ?? 1, 1)
+  const layers = linearLayers(op, model, options)
+  const pauses = new Pauses()
+  const made: Made[] = []
+  for (const [path, layer] of layers) {
+    made.push(
+      await atLayer(op, path, () =>
+        scope(() =>
+          wanted === 'auto' ? noGrad(() => measured(path, layer, rows, pauses)) : fixed(path, layer, wanted),
+        ),
+      ),
+    )
+    if (pauses.due()) await pauses.take()
+  }
+  let result = model
+  for (const [i, { layer }] of made.entries())
+    if (layer) result = replaceLayer(result, (layers[i] as [string, Linear])[1], layer)
+  const reports = made.map(({ report }) => report)
+  const sum = (value: (l: ConvertedLayer) => number) => reports.reduce((total, l) => total + value(l), 0)
+  const report: ConvertReport<M> = {
+    model: result,
+    rows: wanted === 'auto' ? rows : null,
+    layers: reports,
+    total: { denseBytes: sum((l) => l.denseBytes), bytes: sum((l) => l.bytes) },
+    toString: () => table(report),
+  }
+  return report
+}
+
+function table({ rows, layers, total }: ConvertReport): string {
+  const number = (n: number) => n.toLocaleString('en')
+  // A column for each format that was timed somewhere.
+  const timed = new Set(
+    layers.flatMap(({ costs }) => costs.flatMap((c) => (c.us === null ? [] : [formatKey(c.format)]))),
+  )
+  const times = (l: ConvertedLayer) =>
+    [...timed].map((key) => {
+      const us = l.costs.find((c) => formatKey(c.format) === key)?.us
+      return us == null ? '-' : us < 100 ? us.toPrecision(3) : number(Math.round(us))
+    })
+  const head = ['layer', 'shape', 'format', 'zeros', ...[...timed].map((key) => `${key} us`), 'bytes dense', 'bytes']
+  const lines = layers.map((l) => [
+    l.path || '(model)',
+    showShape(l.shape),
+    formatKey(l.format),
+    showPercent(l.zeros / (l.shape[0] * l.shape[1])),
+    ...times(l),
+    number(l.denseBytes),
+    number(l.bytes),
+  ])
+  const sums = ['total', '', '', '', ...[...timed].map(() => ''), number(total.denseBytes), number(total.bytes)]
+  const note = rows === null ? '' : `\nus: microseconds a forward of ${rows} ${rows === 1 ? 'row' : 'rows'}`
+  return `${textTable([head, ...lines, sums], 3)}${note}`
+}
