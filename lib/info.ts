@@ -6,6 +6,7 @@ import { env } from './core/env'
 import { ArgumentError, DeviceError, show } from './core/errors'
 import { type DType, dtypes, type TargetName } from './core/tables.gen'
 import { addon, type TargetState, targetName } from './native/load'
+import { sparseKernels } from './ops/sparse-kernels'
 import { recycledBytes } from './tensor/storage'
 
 const NO_CUDA = 'this build has no CUDA backend yet'
@@ -32,9 +33,9 @@ export interface Info {
   /** The kernels of quantized products: bytes by bytes, and float by 4- or 8-bit weights; null without. */
   qmatmul: string | null
   wmatmul: string | null
-  /** The kernels of products with sparse weights: for any number of rows of input, and for few; null without. */
-  spmatmul: string | null
-  spmatmulFew: string | null
+  /** The kernels of products with sparse weights, of floats and of bytes, by the form that weights are packed in. */
+  spmatmul: Record<string, string>
+  spqmatmul: Record<string, string>
   /** What built the addon: 'cmake-js', 'node-gyp' or 'direct'. */
   builder: string
   /** Bytes of disposed tensors that wait for reuse in this thread. */
@@ -79,8 +80,8 @@ export function info(): Info {
     matmul,
     qmatmul: addon.qmatmulName(),
     wmatmul: addon.wmatmulName(),
-    spmatmul: addon.spmatmulName(0),
-    spmatmulFew: addon.spmatmulName(1),
+    spmatmul: sparseKernels('float'),
+    spqmatmul: sparseKernels('bytes'),
     builder: machine.builder,
     recycledBytes: recycledBytes(),
     cuda: { available: false, reason: env.cuda ? NO_CUDA : 'KERF_CUDA=0' },

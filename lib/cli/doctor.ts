@@ -6,9 +6,12 @@ function text(i: Info): string {
     const state = !row.compiled ? 'not in this binary' : row.supported ? 'yes' : 'this CPU lacks it'
     return `  ${row.name === i.target ? '*' : ' '} ${row.name.padEnd(12)} ${state.padEnd(20)} ${row.features}`
   })
-  const sparse = i.spmatmulFew === null ? i.spmatmul : `${i.spmatmul}, for few rows ${i.spmatmulFew}`
-  const products = { ...i.matmul, int8: i.qmatmul, weights: i.wmatmul, sparse }
-  const kernels = Object.entries(products).map(([dtype, name]) => `  ${dtype.padEnd(9)} ${name ?? 'none'}`)
+  const sparse = (forms: Record<string, string>) => Object.values(forms).join(', ')
+  const products = {
+    ...{ ...i.matmul, int8: i.qmatmul, weights: i.wmatmul },
+    ...{ sparse: sparse(i.spmatmul), 'sparse int8': sparse(i.spqmatmul) },
+  }
+  const kernels = Object.entries(products).map(([dtype, name]) => `  ${dtype.padEnd(11)} ${name ?? 'none'}`)
   return [
     `kerf ${i.version}, node ${i.node}, ${i.platform}, built by ${i.builder}`,
     `cpu      ${i.cpu}, ${i.cores} cores`,

@@ -76,6 +76,12 @@ function costsOfBytes(w: CsrArrays, k: number): { tables: number; panels: number
   return { tables: 0.75 * count('tables'), panels: 0.75 * count('panels') }
 }
 
+/** @internal The kernels of the chosen row, by the form of weights that they read; forms that it does not have are left out. */
+export function sparseKernels(kind: SparseKind): Record<string, string> {
+  const named = Object.entries(forms[kind]).map(([form, code]) => [form, addon.sparseName(kind === 'bytes' ? 1 : 0, code)])
+  return Object.fromEntries(named.filter(([, name]) => name !== null))
+}
+
 /** @internal The kernel that multiplies `rows` rows by these weights. */
 export function sparseKernel(kind: SparseKind, w: SparseTensor, rows: number): string {
   const form = formOf(kind, w, rows)
