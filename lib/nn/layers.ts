@@ -120,8 +120,7 @@ export class RMSNorm extends Module {
     this.#shape = checkShape('RMSNorm', normalizedShape)
     const { eps } = options
     this.eps = eps === undefined || eps === null ? null : checkNumber('RMSNorm', 'eps', eps)
-    if (options.elementwiseAffine ?? true)
-      this.weight = own(ones(empty(options.dtype ?? 'float32', this.#shape)))
+    if (options.elementwiseAffine ?? true) this.weight = own(ones(empty(options.dtype ?? 'float32', this.#shape)))
   }
 
   /** The weight's own shape where there is one: pruning replaces it by a smaller one. */
