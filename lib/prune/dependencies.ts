@@ -225,12 +225,21 @@ const viewed: Rule = (op, out, inputs, neurons) => {
   )
   if (base === null || sources.some((i, j) => i < 0 && out.shape[j] !== 1))
     return giveUp(`op '${op}' of a repeated or empty tensor is not followed`, inputs, neurons)
-  for (const [i, axis] of x.axes.entries()) {
-    if (sources.includes(i) || typeof axis === 'string') continue
-    const at = base[i] as number
-    neurons.fix(axis.subarray(at, at + 1), x.shape[i] === 1 ? 'there is only one' : `op '${op}' picks it by its number`)
+  const picked = x.axes.flatMap((axis, i): [axis: number, neuron: number][] =>
+    sources.includes(i) || typeof axis === 'string' ? [] : [[i, axis[base[i] as number] as number]],
+  )
+  for (const [i, neuron] of picked) {
+    const reason = x.shape[i] === 1 ? 'there is only one' : `op '${op}' picks it by its number`
+    neurons.fix(Int32Array.of(neuron), reason)
   }
   return (now, [from]) => {
+    // The number must still be the same neuron's.
+    const first = coordinates(from as Traced, now.offset)
+    const moved = picked.some(([i, neuron]) => {
+      const axis = from?.axes[i] as Int32Array
+      return !neurons.fixed(axis) && neurons.find(axis[first?.[i] as number] as number) !== neurons.find(neuron)
+    })
+    if (moved) return null
     const found = sources.map((i, j): Axis | null => {
       if (i < 0) return `op '${op}' gives it size 1`
       const axis = from?.axes[i] as Axis

@@ -197,7 +197,7 @@ async function objection(found: Found, chosen: ReadonlyMap<Group, Uint8Array>): 
     )
     return null
   } catch (error) {
-    if (error instanceof KerfError) return `the smaller model does not run: ${error.message}`
+    if (error instanceof KerfError) return `with fewer neurons: ${error.message}`
     throw error
   }
 }

@@ -167,8 +167,7 @@ export function retrace(
   { steps }: Trace,
   kept: (neuron: number) => boolean,
 ): Promise<void> {
-  const different = (op: string | undefined) =>
-    new ArgumentError(`with fewer neurons, op '${op}' does not do what it did before`)
+  const different = (op: string | undefined) => new ArgumentError(`op '${op}' does not do what it did before`)
   const stays = (axis: Axis) => (typeof axis === 'string' ? axis : axis.filter((n) => kept(neurons.find(n))))
   const sameAxis = (a: Axis, sizeBefore: number, b: Axis, size: number) => {
     if (typeof b === 'object' && b.length !== size) return false
