@@ -1,4 +1,4 @@
-/** Pruning: weights that are 0 and stay so, chosen by what they are worth. */
+/** Pruning: weights that are 0 and stay so, or whole neurons that go, chosen by what they are worth. */
 
 export type { CalibrationData, RunBatch } from '../nn/calibrate'
 export type { LayerFilter } from '../nn/linear-layers'

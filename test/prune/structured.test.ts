@@ -206,6 +206,8 @@ function cutState(model: Transformer, stream: number[], heads: number[][], hidde
 t.test('a transformer equals a smaller one that is built and filled by hand', async (t) => {
   manualSeed(5)
   const model = new Transformer(12, 4, 16)
+  // Ones and zeros, as norms and biases begin, would not show what is out of place.
+  for (const parameter of model.parameters()) if (parameter.rank === 1) nn.init.normal(parameter)
   const at = (path: string) => rowsOf((model.getModule(path) as unknown as nn.Linear).weight)
   const blocks = [0, 1].map((b) => {
     const [q, k, v] = ['q', 'k', 'v'].map((p) => at(`blocks.${b}.attention.${p}Proj`)) as [Rows, Rows, Rows]
