@@ -82,6 +82,7 @@ t.test('docs/prune.md', (t) => {
     ['90 % after training', 1],
     ['95 % gradually', 1.5],
     ['2:4 by SparseGPT', 2],
+    ['half the neurons', 1],
   ] as const)
     t.ok(number(name) > dense - lost, `${name}: ${number(name)} of ${dense}`)
   t.ok(number('90 % at once') < number('90 % after training'))
@@ -89,6 +90,10 @@ t.test('docs/prune.md', (t) => {
   t.ok(
     lines.some((line) => /^total +101,632 +91,469 +90.0 % +406,528$/.test(line)),
     'the report counts the zeros',
+  )
+  t.ok(
+    lines.some((line) => /^total +101,770 +50,890 +50.0 %$/.test(line)),
+    'half the neurons are gone',
   )
   t.ok(
     lines.some((line) => /^0 +\|#+ *\| +80.0 % +9\d\.\d\d$/.test(line)),

@@ -73,15 +73,17 @@ function causalMask(rows: number, columns: number): Tensor<'bool'> {
 }
 
 export interface MultiHeadAttentionOptions extends LinearOptions {
+  /** Features of a head; default embedDim / numHeads. A pruned layer has fewer heads of the same size. */
+  headDim?: number
   /** Probability of dropping an attention weight while training; default 0. */
   dropout?: number
 }
 
 /**
- * Attention in numHeads subspaces: out(concat(heads)), each head attending with embedDim / numHeads features.
+ * Attention in numHeads subspaces: out(concat(heads)), each head attending with headDim features.
  *
  * The projections are four Linear layers, qProj kProj vProj outProj, so that each can be converted. Their weights
- * start as PyTorch's MultiheadAttention: q, k, v Xavier uniform as one [3 embedDim, embedDim] matrix, biases 0.
+ * start as PyTorch's MultiheadAttention: q, k, v Xavier uniform as one [3 numHeads headDim, embedDim] matrix, biases 0.
  */
 export class MultiHeadAttention extends Module<
   [query: Tensor, key?: Tensor | null, value?: Tensor | null, options?: Pick<AttentionOptions, 'mask' | 'causal'>]
@@ -91,30 +93,39 @@ export class MultiHeadAttention extends Module<
   vProj: Linear
   outProj: Linear
   readonly dropout: number
+  readonly headDim: number
 
-  constructor(
-    readonly embedDim: number,
-    readonly numHeads: number,
-    options: MultiHeadAttentionOptions = {},
-  ) {
+  constructor(embedDim: number, numHeads: number, options: MultiHeadAttentionOptions = {}) {
     super()
     checkInteger('MultiHeadAttention', 'embedDim', embedDim, 1)
     checkInteger('MultiHeadAttention', 'numHeads', numHeads, 1)
-    if (embedDim % numHeads !== 0) {
+    if (options.headDim === undefined && embedDim % numHeads !== 0) {
       throw new ArgumentError(`MultiHeadAttention: embedDim ${embedDim} is not a multiple of numHeads ${numHeads}`)
     }
+    this.headDim = checkInteger('MultiHeadAttention', 'headDim', options.headDim ?? embedDim / numHeads, 1)
     this.dropout = checkNumber('MultiHeadAttention', 'dropout', options.dropout ?? 0)
     if (!(this.dropout >= 0 && this.dropout <= 1)) {
       throw new ArgumentError(`MultiHeadAttention: dropout must be in [0, 1], got ${show(options.dropout)}`)
     }
-    const projection = () => new Linear(embedDim, embedDim, options)
+    const inner = numHeads * this.headDim
+    const projection = () => new Linear(embedDim, inner, options)
     this.qProj = projection()
     this.kProj = projection()
     this.vProj = projection()
-    this.outProj = projection()
-    // sqrt(6 / (embedDim + 3 embedDim)) is 1 / sqrt(2) of the bound of a square matrix.
-    for (const p of [this.qProj, this.kProj, this.vProj]) xavierUniform(p.weight, { gain: Math.SQRT1_2 })
+    this.outProj = new Linear(inner, embedDim, options)
+    // From sqrt(6 / (embedDim + inner)), the bound of one projection, to sqrt(6 / (embedDim + 3 inner)).
+    const gain = Math.sqrt((embedDim + inner) / (embedDim + 3 * inner))
+    for (const p of [this.qProj, this.kProj, this.vProj]) xavierUniform(p.weight, { gain })
     for (const p of [this.qProj, this.kProj, this.vProj, this.outProj]) if (p.bias) zeros(p.bias)
+  }
+
+  // The sizes are those of the projections: pruning makes these smaller.
+  get embedDim(): number {
+    return this.qProj.inFeatures
+  }
+
+  get numHeads(): number {
+    return this.qProj.outFeatures / this.headDim
   }
 
   /**
@@ -150,16 +161,17 @@ export class MultiHeadAttention extends Module<
       this.#split(this.vProj.forward(v)),
       { ...options, dropout: this.training ? this.dropout : 0 },
     )
-    return this.outProj.forward(reshape(permute(heads, [0, 2, 1, 3]), query.shape))
+    const [batch, queries] = query.shape as readonly [number, number, number]
+    return this.outProj.forward(reshape(permute(heads, [0, 2, 1, 3]), [batch, queries, this.numHeads * this.headDim]))
   }
 
   override describe(): string {
-    return `embedDim=${this.embedDim}, numHeads=${this.numHeads}`
+    return `embedDim=${this.embedDim}, numHeads=${this.numHeads}, headDim=${this.headDim}`
   }
 
-  /** [batch, length, embedDim] as [batch, numHeads, length, embedDim / numHeads]. */
+  /** [batch, length, numHeads * headDim] as [batch, numHeads, length, headDim]. */
   #split(x: Tensor): Tensor {
     const [batch, length] = x.shape as readonly [number, number, number]
-    return permute(reshape(x, [batch, length, this.numHeads, this.embedDim / this.numHeads]), [0, 2, 1, 3])
+    return permute(reshape(x, [batch, length, this.numHeads, this.headDim]), [0, 2, 1, 3])
   }
 }

@@ -26,11 +26,7 @@ export class Embedding extends Module {
   weight: Parameter
   readonly paddingIdx: number | null
 
-  constructor(
-    readonly numEmbeddings: number,
-    readonly embeddingDim: number,
-    options: EmbeddingLayerOptions = {},
-  ) {
+  constructor(numEmbeddings: number, embeddingDim: number, options: EmbeddingLayerOptions = {}) {
     super()
     checkInteger('Embedding', 'numEmbeddings', numEmbeddings, 1)
     checkInteger('Embedding', 'embeddingDim', embeddingDim, 1)
@@ -42,6 +38,15 @@ export class Embedding extends Module {
       const offset = this.weight.offset + this.paddingIdx * embeddingDim
       zeros(this.weight.view('Embedding', [embeddingDim], [1], offset)).dispose()
     }
+  }
+
+  // The sizes are the weight's own: pruning replaces it by a smaller one.
+  get numEmbeddings(): number {
+    return this.weight.shape[0] as number
+  }
+
+  get embeddingDim(): number {
+    return this.weight.shape[1] as number
   }
 
   forward(index: Tensor): Tensor {
@@ -68,17 +73,22 @@ export interface LayerNormOptions {
 export class LayerNorm extends Module {
   weight: Parameter | null = null
   bias: Parameter | null = null
-  readonly normalizedShape: readonly number[]
+  readonly #shape: readonly number[]
   readonly eps: number
 
   constructor(normalizedShape: number | readonly number[], options: LayerNormOptions = {}) {
     super()
-    this.normalizedShape = checkShape('LayerNorm', normalizedShape)
+    this.#shape = checkShape('LayerNorm', normalizedShape)
     this.eps = checkNumber('LayerNorm', 'eps', options.eps ?? 1e-5)
     if (!(options.elementwiseAffine ?? true)) return
     const dtype = options.dtype ?? 'float32'
-    this.weight = own(ones(empty(dtype, this.normalizedShape)))
-    if (options.bias ?? true) this.bias = own(zeros(empty(dtype, this.normalizedShape)))
+    this.weight = own(ones(empty(dtype, this.#shape)))
+    if (options.bias ?? true) this.bias = own(zeros(empty(dtype, this.#shape)))
+  }
+
+  /** The weight's own shape where there is one: pruning replaces it by a smaller one. */
+  get normalizedShape(): readonly number[] {
+    return this.weight?.shape ?? this.#shape
   }
 
   forward(input: Tensor): Tensor {
@@ -102,16 +112,20 @@ export interface RMSNormOptions {
 /** x / sqrt(mean(x^2) + eps) * weight over the last axes, whose sizes are `normalizedShape` (Zhang and Sennrich 2019). */
 export class RMSNorm extends Module {
   weight: Parameter | null = null
-  readonly normalizedShape: readonly number[]
+  readonly #shape: readonly number[]
   readonly eps: number | null
 
   constructor(normalizedShape: number | readonly number[], options: RMSNormOptions = {}) {
     super()
-    this.normalizedShape = checkShape('RMSNorm', normalizedShape)
+    this.#shape = checkShape('RMSNorm', normalizedShape)
     const { eps } = options
     this.eps = eps === undefined || eps === null ? null : checkNumber('RMSNorm', 'eps', eps)
-    if (options.elementwiseAffine ?? true)
-      this.weight = own(ones(empty(options.dtype ?? 'float32', this.normalizedShape)))
+    if (options.elementwiseAffine ?? true) this.weight = own(ones(empty(options.dtype ?? 'float32', this.#shape)))
+  }
+
+  /** The weight's own shape where there is one: pruning replaces it by a smaller one. */
+  get normalizedShape(): readonly number[] {
+    return this.weight?.shape ?? this.#shape
   }
 
   forward(input: Tensor): Tensor {

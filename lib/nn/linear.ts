@@ -23,11 +23,7 @@ export class Linear extends Module {
   weight: Parameter
   bias: Parameter | null
 
-  constructor(
-    readonly inFeatures: number,
-    readonly outFeatures: number,
-    options: LinearOptions = {},
-  ) {
+  constructor(inFeatures: number, outFeatures: number, options: LinearOptions = {}) {
     super()
     checkInteger('Linear', 'inFeatures', inFeatures, 1)
     checkInteger('Linear', 'outFeatures', outFeatures, 1)
@@ -35,6 +31,15 @@ export class Linear extends Module {
     this.weight = own(kaimingUniform(empty(dtype, [outFeatures, inFeatures]), { a: Math.sqrt(5) }))
     const bound = 1 / Math.sqrt(inFeatures)
     this.bias = (options.bias ?? true) ? own(uniform(empty(dtype, [outFeatures]), -bound, bound)) : null
+  }
+
+  // The sizes are the weight's own: pruning replaces it by a smaller one.
+  get inFeatures(): number {
+    return this.weight.shape[1] as number
+  }
+
+  get outFeatures(): number {
+    return this.weight.shape[0] as number
   }
 
   /** @param input [..., inFeatures] */

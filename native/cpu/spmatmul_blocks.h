@@ -95,6 +95,7 @@ static void add_runs(const Runs& w, int64_t group, float* sums, const float* x) 
 #pragma GCC unroll 3
       for (int i = 0; i < V; i++) tile[j][i] = load(x + (j * V + i) * W);
     for (int r = 0; r < runs; r++, value += kRun) {
+      __builtin_prefetch(value + 512);
       float* to = sums + (output[r] % kRunOutputs) * (V * W);
       vf acc[V];
 #pragma GCC unroll 3
