@@ -78,7 +78,10 @@ function costsOfBytes(w: CsrArrays, k: number): { tables: number; panels: number
 
 /** @internal The kernels of the chosen row, by the form of weights that they read; forms that it does not have are left out. */
 export function sparseKernels(kind: SparseKind): Record<string, string> {
-  const named = Object.entries(forms[kind]).map(([form, code]) => [form, addon.sparseName(kind === 'bytes' ? 1 : 0, code)])
+  const named = Object.entries(forms[kind]).map(([form, code]) => [
+    form,
+    addon.sparseName(kind === 'bytes' ? 1 : 0, code),
+  ])
   return Object.fromEntries(named.filter(([, name]) => name !== null))
 }
 
