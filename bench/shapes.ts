@@ -88,7 +88,7 @@ export const weightShapes: WeightShape[] = rowsOfWeights.flatMap(([m, why]) => [
   { m, n: 4096, k: 4096, bits: 4, group: GROUP, why },
 ])
 
-/** A layer of sparse float32 weights. */
+/** A layer of sparse weights: float32, or int8 with activations that become bytes a token. */
 export interface SparseShape {
   m: number
   n: number
@@ -96,26 +96,33 @@ export interface SparseShape {
   /** Of the weights, or of the blocks; 2:4 is half zeros. */
   zeros: number
   format: SparseFormat
+  dtype: 'float32' | 'int8'
   why: string
 }
 
 const csrShapes: SparseShape[] = [1024, 4096].flatMap((n) =>
   [1, 32, 512].flatMap((m) =>
     [0.65, 0.9, 0.95].map((zeros) => ({
-      ...{ m, n, k: n, zeros, format: 'csr' as const },
+      ...{ m, n, k: n, zeros, format: 'csr' as const, dtype: 'float32' as const },
       why: zeros < 0.9 ? 'about where sparse begins to pay' : 'unstructured pruning',
     })),
   ),
 )
 
+const wide = { n: 4096, k: 4096 }
+const pairs = { ...wide, zeros: 0.5, format: '2:4', why: 'two of every four' } as const
+const blocks = { ...wide, zeros: 0.8, format: { block: [1, 16] }, why: 'blocks' } as const
+const scattered = { ...wide, zeros: 0.9, format: 'csr', why: 'unstructured pruning' } as const
+
 export const sparseShapes: SparseShape[] = [
   ...csrShapes,
-  ...[1, 512].map((m) => ({ m, n: 4096, k: 4096, zeros: 0.5, format: '2:4' as const, why: 'two of every four' })),
-  { m: 512, n: 4096, k: 4096, zeros: 0.8, format: { block: [1, 16] }, why: 'blocks' },
+  ...[1, 512].map((m) => ({ ...pairs, m, dtype: 'float32' as const })),
+  { ...blocks, m: 512, dtype: 'float32' },
+  ...[scattered, pairs, blocks].map((s) => ({ ...s, m: 512, dtype: 'int8' as const })),
 ]
 
 export const sparseLabel = (s: SparseShape): string =>
-  `${showFormat(s.format)} ${name(s)}, ${Math.round(100 * s.zeros)} % zeros`
+  `${showFormat(s.format)}${s.dtype === 'int8' ? ' int8' : ''} ${name(s)}, ${Math.round(100 * s.zeros)} % zeros`
 
 /** Up to this many rows a product is bound by reading its weights. */
 export const FEW_ROWS = 8

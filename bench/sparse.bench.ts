@@ -1,12 +1,15 @@
-/** Layers of sparse weights against the dense float32 layer: the suite sparse. */
+/** Layers of sparse weights against the dense layer of the same weights: the suite sparse. */
 import type { BenchOptions, BenchRow } from '#lib/cli/report'
+import { perChannel } from '#lib/core/quantization'
 import { targetName } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
 import { tensor } from '#lib/ops/create'
-import { linear, pack } from '#lib/ops/matmul'
-import { csrArrays, densify, sparsify } from '#lib/ops/sparse'
+import { linear, type PackedMatrix, pack } from '#lib/ops/matmul'
+import { csrArrays, sparsify } from '#lib/ops/sparse'
 import { sparseKernel } from '#lib/ops/sparse-kernels'
-import { showFormat } from '#lib/tensor/sparse'
+import { QuantizedTensor } from '#lib/tensor/quantized'
+import { type SparseTensor, showFormat } from '#lib/tensor/sparse'
+import type { Tensor } from '#lib/tensor/tensor'
 import { agree, whole } from './data'
 import { type Case, calls, measureRow, threadCounts, withThreads } from './row'
 import { name, type SparseShape, sparseLabel } from './shapes'
@@ -45,41 +48,64 @@ function weightsOf({ n, k, zeros, format }: SparseShape): Float32Array {
   return w
 }
 
+/** Weights in both forms, and the layer that each makes of an input. */
+interface Layers {
+  sparse: SparseTensor
+  run(x: Tensor<'float32'>, w: SparseTensor | PackedMatrix | QuantizedTensor): Tensor<'float32'>
+  dense: PackedMatrix | QuantizedTensor
+}
+
+function layersOf(shape: SparseShape): Layers {
+  const { n, k, format, dtype } = shape
+  const values = tensor(weightsOf(shape), { shape: [n, k] })
+  if (dtype === 'float32')
+    return { sparse: sparsify(values, format), dense: pack(values), run: (x, w) => linear(x, w as SparseTensor) }
+  const scale = tensor(Float32Array.from({ length: n }, () => 0.5))
+  const dense = new QuantizedTensor({
+    ...{ shape: [n, k], dtype: 'int8', granularity: perChannel(0), scale },
+    values: values.to('int8'),
+  })
+  const quantizeInput = 'token'
+  return {
+    sparse: sparsify(dense, format),
+    dense,
+    run: (x, w) => linear(x, w as SparseTensor, null, { quantizeInput }),
+  }
+}
+
 async function row(shape: SparseShape, threads: number, options: BenchOptions): Promise<BenchRow> {
-  const { m, n, k, format } = shape
+  const { m, n, k, dtype } = shape
   const x = tensor(whole(new Float32Array(m * k), -8), { shape: [m, k] })
-  const w = sparsify(tensor(weightsOf(shape), { shape: [n, k] }), format)
-  const dense = densify(w)
-  const nonZeros = csrArrays(w).values.length
-  const packed = pack(dense)
+  const { sparse, dense, run } = layersOf(shape)
+  const nonZeros = csrArrays(sparse).values.length
   const label = sparseLabel(shape)
   try {
-    agree(label, linear(x, w).dataSync(), linear(x, packed).dataSync())
+    agree(label, run(x, sparse).dataSync(), run(x, dense).dataSync())
     return await measureRow(
       {
         suite: 'sparse',
         name: label,
         why: shape.why,
-        dtype: 'float32',
+        dtype,
         shape: [m, n, k],
         threads,
-        kernel: sparseKernel('float', w, m),
-        contender: calls(() => linear(x, w)),
-        work: [{ unit: 'GFLOP/s', amount: 2 * m * nonZeros }],
-        baseline: { name: 'float32', contender: calls(() => linear(x, packed)) },
+        kernel: sparseKernel(dtype === 'int8' ? 'bytes' : 'float', sparse, m),
+        contender: calls(() => run(x, sparse)),
+        work: [{ unit: dtype === 'int8' ? 'GOP/s' : 'GFLOP/s', amount: 2 * m * nonZeros }],
+        baseline: { name: dtype, contender: calls(() => run(x, dense)) },
       },
       options,
     )
   } finally {
     syncBlocking()
-    for (const t of [x, w, dense, packed]) t.dispose()
+    for (const t of [x, sparse, dense]) t.dispose()
   }
 }
 
 export function sparseCases(options: BenchOptions): Case[] {
   return wantedSparseShapes(options).flatMap((shape) =>
     threadCounts(options).map((threads) => ({
-      name: `${name(shape)} ${showFormat(shape.format)}, ${threads} threads`,
+      name: `${name(shape)} ${showFormat(shape.format)} ${shape.dtype}, ${threads} threads`,
       run: () => withThreads(threads, targetName(), () => row(shape, threads, options)),
     })),
   )

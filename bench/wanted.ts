@@ -61,8 +61,9 @@ export function wantedWeightShapes(options: BenchOptions): WeightShape[] {
 
 /** --shapes means CSR with nine of ten weights zero, where dense products are not asked for. */
 export function wantedSparseShapes(options: BenchOptions): SparseShape[] {
-  if (!asked(options, 'sparse', 'float32')) return []
-  if (options.shapes.length === 0) return sparseShapes
-  if (wantsFloats(options)) return []
-  return options.shapes.map(([m, n, k]) => ({ m, n, k, zeros: 0.9, format: 'csr', why: 'asked for' }))
+  if (options.shapes.length === 0) return sparseShapes.filter(({ dtype }) => asked(options, 'sparse', dtype))
+  if (!asked(options, 'sparse', 'float32') || wantsFloats(options)) return []
+  return options.shapes.map(([m, n, k]) => ({
+    ...{ m, n, k, zeros: 0.9, format: 'csr', dtype: 'float32', why: 'asked for' },
+  }))
 }

@@ -4,14 +4,17 @@
 // into groups of kGroupRows outputs, a group into blocks of units, a power of two wide:
 //
 //   int32   start[groups + 1]                   of a group's units
-//   uint16  counts[groups][blocks][kGroupRows]  units of each output in each block
+//   uint8   order[groups][blocks][kGroupRows]   its outputs, by their number of units in the block
+//   uint16  counts[groups][blocks][kGroupRows]  that number, in this order
 //   uint16  columns[count]                      within the block
 //   uint32  values[count]                       the float, or four bytes
 //
 // Lanes are rows of A, transposed once into [units][V W] words. A unit of W is then one broadcast and V multiply-adds whose
 // operand is loaded from that row of the transpose: 2 loads a cycle from L1, 1 from L2, so a block's rows of the transpose
-// are meant to stay in L1 while the outputs of a group pass by. Sums of a group wait in scratch between blocks. An output's
-// sum is added up in the order of its inputs, in one task: results depend on neither threads nor groups.
+// are meant to stay in L1 while the outputs of a group pass by. Sums of a group wait in scratch between blocks. Outputs pass
+// by in the order of their counts: in any other a loop of 13 units ends with a branch that nobody foresees, for as much time
+// as 8 units take. An output's sum is added up in the order of its inputs, in one task: results depend on neither threads
+// nor groups.
 //
 // Counts and columns come from packed bytes that a caller may have forged: columns are masked to the block, and a group's
 // counts are added up before they are trusted.
@@ -42,6 +45,7 @@ struct FloatUnits {
 struct Panels {
   int64_t groups, blocks, block, vectors;
   int32_t* start;
+  uint8_t* order;
   uint16_t* counts;
   uint16_t* columns;
   uint32_t* values;
@@ -60,22 +64,26 @@ struct Panels {
     blocks = ceil_div(units, block);
     Parts parts{static_cast<char*>(packed)};
     start = parts.take<int32_t>(groups + 1);
+    order = parts.take<uint8_t>(groups * blocks * kGroupRows);
     counts = parts.take<uint16_t>(groups * blocks * kGroupRows);
     columns = parts.take<uint16_t>(count);
     values = parts.take<uint32_t>(count);
     bytes = parts.at - static_cast<char*>(packed);
   }
 
-  uint16_t* counts_of(int64_t group) const { return counts + group * blocks * kGroupRows; }
+  // Where the block's counts and order begin.
+  int64_t place(int64_t group, int64_t b) const { return (group * blocks + b) * kGroupRows; }
 
   // Whether the group's counts are what its share of the units is.
   bool sound(int64_t group, int64_t count) const {
-    const uint16_t* c = counts_of(group);
+    const uint16_t* c = counts + place(group, 0);
     int64_t sum = 0;
     for (int64_t i = 0; i < blocks * kGroupRows; i++) sum += c[i];
     return start[group] >= 0 && start[group] + sum == start[group + 1] && start[group + 1] <= count;
   }
 };
+
+static_assert(kGroupRows == 256, "any uint8 is an output of a group");
 
 template <class Units>
 static int64_t panel_units(const CsrMatrix& w) {
@@ -90,26 +98,44 @@ static int64_t panel_units(const CsrMatrix& w) {
   return count;
 }
 
+// The numbers 0 ... kGroupRows - 1 by `count`, equal ones in their order.
+static void sort_by_count(const uint16_t (&count)[kGroupRows], int32_t most, uint8_t* order) {
+  int32_t* begin = static_cast<int32_t*>(calloc(static_cast<size_t>(most) + 2, sizeof(int32_t)));
+  for (int64_t r = 0; r < kGroupRows; r++) order[r] = static_cast<uint8_t>(r);
+  if (!begin) return;  // any order is right
+  for (int64_t r = 0; r < kGroupRows; r++) begin[count[r] + 1]++;
+  for (int32_t c = 0; c <= most; c++) begin[c + 1] += begin[c];
+  for (int64_t r = 0; r < kGroupRows; r++) order[begin[count[r]]++] = static_cast<uint8_t>(r);
+  free(begin);
+}
+
 template <class Units>
-static bool pack_panels(const Panels& p, const CsrMatrix& w, int64_t count) {
-  if (panel_units<Units>(w) != count) return false;
-  memset(p.counts, 0, static_cast<size_t>(p.groups * p.blocks * kGroupRows * 2));
+static bool pack_panels(const Panels& p, const CsrMatrix& w, int64_t total) {
+  if (panel_units<Units>(w) != total) return false;
   int32_t out = 0;
   for (int64_t group = 0; group < p.groups; group++) {
     p.start[group] = out;
     const int64_t row0 = group * kGroupRows, rows = min_of(kGroupRows, w.n - row0);
     int32_t at[kGroupRows];
     for (int64_t r = 0; r < rows; r++) at[r] = w.pointers[row0 + r];
-    uint16_t* counts = p.counts_of(group);
-    for (int64_t b = 0; b < p.blocks; b++, counts += kGroupRows) {
+    for (int64_t b = 0; b < p.blocks; b++) {
       const int64_t from = b * p.block, to = from + p.block;
+      auto inside = [&](int32_t i, int64_t r) { return i < w.pointers[row0 + r + 1] && w.columns[i] / Units::kInputs < to; };
+      uint16_t count[kGroupRows] = {};
+      int32_t most = 0;
       for (int64_t r = 0; r < rows; r++) {
-        const int32_t begin = out, end = w.pointers[row0 + r + 1];
-        while (at[r] < end && w.columns[at[r]] / Units::kInputs < to) {
+        for (int32_t i = at[r]; inside(i, r); count[r]++) Units::take(w, i, w.pointers[row0 + r + 1]);
+        if (count[r] > most) most = count[r];
+      }
+      uint8_t* order = p.order + p.place(group, b);
+      sort_by_count(count, most, order);
+      for (int64_t i = 0; i < kGroupRows; i++) {
+        const int64_t r = order[i];
+        p.counts[p.place(group, b) + i] = count[r];
+        for (int32_t left = count[r]; left > 0; left--) {
           p.columns[out] = static_cast<uint16_t>(w.columns[at[r]] / Units::kInputs - from);
-          p.values[out++] = Units::take(w, at[r], end);
+          p.values[out++] = Units::take(w, at[r], w.pointers[row0 + r + 1]);
         }
-        counts[r] = static_cast<uint16_t>(out - begin);
       }
     }
   }
@@ -119,14 +145,15 @@ static bool pack_panels(const Panels& p, const CsrMatrix& w, int64_t count) {
 
 // One block of units for the outputs of a group: sums [kGroupRows][V W] += .
 template <class Units, int V>
-static void add_block(float* sums, const float* x, const uint16_t* counts, uint32_t mask, bool first, const uint16_t*& column,
-                      const uint32_t*& value) {
+static void add_block(float* all, const float* x, const uint16_t* counts, const uint8_t* order, uint32_t mask, bool first,
+                      const uint16_t*& column, const uint32_t*& value) {
   constexpr int U = V >= 8 ? 1 : V >= 4 ? 2 : V == 1 ? 8 : 4;  // chains: 8 multiply-adds in flight
   const uint16_t* c = column;
   const uint32_t* w = value;
-  for (int64_t r = 0; r < kGroupRows; r++, sums += V * W) {
+  for (int64_t r = 0; r < kGroupRows; r++) {
     int left = counts[r];
     if (left == 0 && !first) continue;
+    float* sums = all + order[r] * (V * W);
     vf acc[U][V];
 #pragma GCC unroll 8
     for (int i = 0; i < V; i++) acc[0][i] = first ? set1(0.0f) : load(sums + i * W);
@@ -162,17 +189,17 @@ static void add_block(float* sums, const float* x, const uint16_t* counts, uint3
 }
 
 template <class Units>
-static void add_block(int64_t vectors, float* sums, const float* x, const uint16_t* counts, uint32_t mask, bool first,
-                      const uint16_t*& column, const uint32_t*& value) {
+static void add_block(int64_t vectors, float* sums, const float* x, const uint16_t* counts, const uint8_t* order, uint32_t mask,
+                      bool first, const uint16_t*& column, const uint32_t*& value) {
   switch (vectors) {
-    case 1: return add_block<Units, 1>(sums, x, counts, mask, first, column, value);
-    case 2: return add_block<Units, 2>(sums, x, counts, mask, first, column, value);
-    case 3: return add_block<Units, 3>(sums, x, counts, mask, first, column, value);
-    case 4: return add_block<Units, 4>(sums, x, counts, mask, first, column, value);
-    case 5: return add_block<Units, 5>(sums, x, counts, mask, first, column, value);
-    case 6: return add_block<Units, 6>(sums, x, counts, mask, first, column, value);
-    case 7: return add_block<Units, 7>(sums, x, counts, mask, first, column, value);
-    default: return add_block<Units, 8>(sums, x, counts, mask, first, column, value);
+    case 1: return add_block<Units, 1>(sums, x, counts, order, mask, first, column, value);
+    case 2: return add_block<Units, 2>(sums, x, counts, order, mask, first, column, value);
+    case 3: return add_block<Units, 3>(sums, x, counts, order, mask, first, column, value);
+    case 4: return add_block<Units, 4>(sums, x, counts, order, mask, first, column, value);
+    case 5: return add_block<Units, 5>(sums, x, counts, order, mask, first, column, value);
+    case 6: return add_block<Units, 6>(sums, x, counts, order, mask, first, column, value);
+    case 7: return add_block<Units, 7>(sums, x, counts, order, mask, first, column, value);
+    default: return add_block<Units, 8>(sums, x, counts, order, mask, first, column, value);
   }
 }
 
@@ -207,7 +234,8 @@ static bool run_panels(const void* packed, int64_t m, int64_t n, int64_t k, int6
     const auto mask = static_cast<uint32_t>(w.block - 1);
     for (int64_t b = 0; b < w.blocks; b++) {
       const float* from = x + task / w.groups * chunk_words + b * w.block * chunk.vectors * W;
-      add_block<Units>(chunk.vectors, sums, from, w.counts_of(group) + b * kGroupRows, mask, b == 0, column, value);
+      const int64_t at = w.place(group, b);
+      add_block<Units>(chunk.vectors, sums, from, w.counts + at, w.order + at, mask, b == 0, column, value);
     }
     if (w.blocks == 0) memset(sums, 0, bytes);
     if (!finish(sums, chunk, col, cols)) fail();

@@ -109,20 +109,36 @@ static void add_steps(const ByteTables& t, int64_t group, const uint8_t* x, int6
   for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = set1i(0);
   const uint8_t *steps = t.steps + group * t.tiles * 2, *index = t.index + t.start[group] * 64;
   const int8_t* value = t.values + t.start[group] * 64;
-  for (int64_t tile = 0; tile < t.tiles; tile++, steps += 2, x += kByteInputs) {
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-      for (int s = steps[half]; s > 0; s--, index += 64, value += 64) {
-        __builtin_prefetch(index + 1024);
-        __builtin_prefetch(value + 1024);
-        const vi from = _mm512_loadu_si512(index), weights = _mm512_loadu_si512(value);
+  // `both` sixteens take N steps each, which for 2:4 is so everywhere; otherwise the first or the second takes one.
+  auto take = [&](auto steps_, bool both, int half) __attribute__((always_inline)) {
+    constexpr int N = decltype(steps_)::count;
+    vi from[N], weights[N];
+#pragma GCC unroll 4
+    for (int s = 0; s < N; s++) {
+      __builtin_prefetch(index + 1024 + 64 * s);
+      __builtin_prefetch(value + 1024 + 64 * s);
+      from[s] = _mm512_loadu_si512(index + 64 * s);
+      weights[s] = _mm512_loadu_si512(value + 64 * s);
+    }
 #pragma GCC unroll 10
-        for (int r = 0; r < R; r++) {
-          const vi table = _mm512_broadcast_i32x4(sixteen_bytes(x + r * x_row));
-          acc[r][half] = dot_bytes(acc[r][half], _mm512_shuffle_epi8(table, from), weights);
-        }
+    for (int r = 0; r < R; r++) {
+      const vi table = _mm512_broadcast_i32x4(sixteen_bytes(x + r * x_row));
+#pragma GCC unroll 4
+      for (int s = 0; s < N; s++) {
+        vi& sum = acc[r][both ? s * 2 / N : half];
+        sum = dot_bytes(sum, _mm512_shuffle_epi8(table, from[s]), weights[s]);
       }
     }
+    index += 64 * N;
+    value += 64 * N;
+  };
+  for (int64_t tile = 0; tile < t.tiles; tile++, steps += 2, x += kByteInputs) {
+    if (steps[0] == 2 && steps[1] == 2) {
+      take(Vectors<4>{}, true, 0);
+      continue;
+    }
+    for (int s = steps[0]; s > 0; s--) take(Vectors<1>{}, false, 0);
+    for (int s = steps[1]; s > 0; s--) take(Vectors<1>{}, false, 1);
   }
 #pragma GCC unroll 10
   for (int r = 0; r < R; r++) {
