@@ -30,3 +30,23 @@ export async function inSlices(n: number, pauses: Pauses, work: (from: number, t
     work(from, Math.min(from + SLICE, n))
   }
 }
+
+/** Work that yields every fraction of a millisecond. */
+export type Steps<R> = Generator<void, R>
+
+/** Does it in one go. */
+export function atOnce<R>(steps: Steps<R>): R {
+  for (;;) {
+    const step = steps.next()
+    if (step.done) return step.value
+  }
+}
+
+/** Does it with pauses. */
+export async function inTurns<R>(steps: Steps<R>, pauses: Pauses): Promise<R> {
+  for (;;) {
+    const step = steps.next()
+    if (step.done) return step.value
+    if (pauses.due()) await pauses.take()
+  }
+}

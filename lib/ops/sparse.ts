@@ -1,6 +1,7 @@
 /** Between dense and sparse, and CSR as the kernels read it. */
 import { type DType, type FloatDType, isFloat } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
+import { atOnce, inTurns, type Pauses, type Steps } from '../core/pauses'
 import { perChannel, perTensor, showGranularity } from '../core/quantization'
 import { type Shape, showShape } from '../core/shape'
 import { QuantizedTensor } from '../tensor/quantized'
@@ -30,17 +31,37 @@ export function sparsify<D extends DType>(w: Tensor<D>, format: SparseFormat): S
 export function sparsify(w: QuantizedTensor, format: SparseFormat): SparseTensor<'int8'>
 export function sparsify(w: Tensor | QuantizedTensor, format: SparseFormat): SparseTensor {
   const op = 'sparsify'
-  const { dense, shape, dtype, scale } = w instanceof QuantizedTensor ? integers(op, w) : floats(op, arg(op, 'w', w))
+  const dense = w instanceof QuantizedTensor ? integers(op, w) : floats(op, arg(op, 'w', w))
+  return atOnce(storing(op, dense, dense.values.dataSync() as Stored, checkFormat(op, format)))
+}
+
+/** @internal sparsify() that waits and computes without blocking the event loop. */
+export async function sparsifyInTurns(
+  w: Tensor | QuantizedTensor,
+  format: SparseFormat,
+  pauses: Pauses,
+): Promise<SparseTensor> {
+  const op = 'sparsify'
+  const dense = w instanceof QuantizedTensor ? integers(op, w) : floats(op, w)
   const checked = checkFormat(op, format)
+  return inTurns(storing(op, dense, (await dense.values.data()) as Stored, checked), pauses)
+}
+
+function* storing(
+  op: string,
+  { shape, dtype, scale }: Dense,
+  dense: Stored,
+  format: SparseFormat,
+): Steps<SparseTensor> {
   const [rows, columns] = shape as [number, number]
-  if (checked === '2:4') return new SparseTensor({ ...twoOfFour(op, dense, rows, columns, dtype), scale })
-  const block = isBlocks(checked) ? checked.block : ([1, 1] as const)
-  const found = blocksOf(dense, rows, columns, block)
+  if (format === '2:4') return new SparseTensor({ ...(yield* twoOfFour(op, dense, rows, columns, dtype)), scale })
+  const block = isBlocks(format) ? format.block : ([1, 1] as const)
+  const found = yield* blocksOf(dense, rows, columns, block)
   const count = found.columns.length
   return new SparseTensor({
     shape,
-    format: checked,
-    values: stored(found.values, isBlocks(checked) ? [count, ...block] : [count], dtype),
+    format,
+    values: stored(found.values, isBlocks(format) ? [count, ...block] : [count], dtype),
     pointers: tensor(found.pointers, { dtype: 'int32' }),
     columns: tensor(found.columns, { dtype: 'int32' }),
     scale,
@@ -48,7 +69,8 @@ export function sparsify(w: Tensor | QuantizedTensor, format: SparseFormat): Spa
 }
 
 interface Dense {
-  dense: Stored
+  /** float32 or int8. */
+  values: Tensor
   shape: Shape
   dtype: DType
   scale: Tensor<'float32'> | null
@@ -57,7 +79,7 @@ interface Dense {
 function floats(op: string, x: Tensor): Dense {
   if (!isFloat(x.dtype)) throw new DTypeError(`${op}: w must be a float tensor, it is ${x.dtype}`)
   if (x.rank !== 2) throw new ShapeError(`${op}: w must be [rows, columns], it is ${showShape(x.shape)}`)
-  return { dense: converted(x, 'float32').dataSync() as Float32Array, shape: x.shape, dtype: x.dtype, scale: null }
+  return { values: converted(x, 'float32'), shape: x.shape, dtype: x.dtype, scale: null }
 }
 
 function integers(op: string, q: QuantizedTensor): Dense {
@@ -70,14 +92,20 @@ function integers(op: string, q: QuantizedTensor): Dense {
       `${op}: quantized w must be int8 per tensor or per channel(0), it is ${dtype} ${showGranularity(g)}`,
     )
   if (zeroPoint) throw new ArgumentError(`${op}: quantized w must have no zero point, so that a 0 stands for 0`)
-  return { dense: q.values.dataSync() as Int8Array, shape, dtype, scale: copyTo(q.scale, 'float32') }
+  return { values: q.values, shape, dtype, scale: copyTo(q.scale, 'float32') }
 }
 
 const like = (dense: Stored, length: number): Stored =>
   dense instanceof Int8Array ? new Int8Array(length) : new Float32Array(length)
 
+interface Blocks {
+  values: Stored
+  pointers: Int32Array
+  columns: Int32Array
+}
+
 /** Blocks with a non-zero, row of blocks by row of blocks; 1 x 1 blocks are CSR's elements. */
-function blocksOf(dense: Stored, rows: number, columns: number, [r, c]: readonly [number, number]) {
+function* blocksOf(dense: Stored, rows: number, columns: number, [r, c]: readonly [number, number]): Steps<Blocks> {
   const down = Math.ceil(rows / r)
   const across = Math.ceil(columns / c)
   const pointers = new Int32Array(down + 1)
@@ -92,6 +120,7 @@ function blocksOf(dense: Stored, rows: number, columns: number, [r, c]: readonly
       if (any) used.push(j)
     }
     pointers[i + 1] = used.length
+    yield
   }
   const values = like(dense, used.length * r * c)
   for (let i = 0; i < down; i++) {
@@ -100,14 +129,16 @@ function blocksOf(dense: Stored, rows: number, columns: number, [r, c]: readonly
       const width = Math.min(c, columns - left)
       for (let y = 0; y < Math.min(r, rows - i * r); y++) {
         const from = (i * r + y) * columns + left
-        values.set(dense.subarray(from, from + width), (at * r + y) * c)
+        const to = (at * r + y) * c
+        for (let x = 0; x < width; x++) values[to + x] = dense[from + x] as number
       }
     }
+    yield
   }
   return { values, pointers, columns: Int32Array.from(used) }
 }
 
-function twoOfFour(op: string, dense: Stored, rows: number, columns: number, dtype: DType): SparseParts {
+function* twoOfFour(op: string, dense: Stored, rows: number, columns: number, dtype: DType): Steps<SparseParts> {
   if (columns % 4 !== 0)
     throw new ShapeError(`${op}: 2:4 needs a multiple of 4 columns, w is ${showShape([rows, columns])}`)
   const values = like(dense, (rows * columns) / 2)
@@ -116,21 +147,27 @@ function twoOfFour(op: string, dense: Stored, rows: number, columns: number, dty
   for (let i = 0; i < rows; i++) {
     for (let group = 0; group < columns / 4; group++) {
       const from = i * columns + 4 * group
-      const places = [0, 1, 2, 3].filter((place) => dense[from + place] !== 0)
-      if (places.length > 2)
+      let [first, second, found] = [0, 0, 0]
+      for (let place = 0; place < 4; place++) {
+        if (dense[from + place] === 0) continue
+        if (found++ === 0) first = place
+        second = place
+      }
+      if (found > 2)
         throw new ArgumentError(
-          `${op}: row ${i} has ${places.length} non-zeros in columns ${4 * group} to ${4 * group + 3}; 2:4 allows 2 (prune.semiStructured leaves the largest)`,
+          `${op}: row ${i} has ${found} non-zeros in columns ${4 * group} to ${4 * group + 3}; 2:4 allows 2 (prune.semiStructured leaves the largest)`,
         )
       // Zeros fill up: those places that keep the order.
-      if (places.length === 0) places.push(0, 1)
-      if (places.length === 1) places[0] === 3 ? places.unshift(0) : places.push(3)
-      const [first, second] = places as [number, number]
+      if (found === 0) second = 1
+      if (found === 1 && first < 3) second = 3
+      if (found === 1 && first === 3) first = 0
       const to = (i * columns) / 2 + 2 * group
       values[to] = dense[from + first] as number
       values[to + 1] = dense[from + second] as number
       const at = i * bytes + (group >> 1)
       metadata[at] = (metadata[at] as number) | ((first | (second << 2)) << (4 * (group & 1)))
     }
+    yield
   }
   return {
     shape: [rows, columns],

@@ -134,7 +134,7 @@ t.test('hand-made CSR: what is wrong is named by row and column', (t) => {
     [{ pointers: int32([0, 1, 2]) }, /pointers must end with the 3 values, not 2/],
     [{ pointers: int32([0, 3]) }, /pointers of csr \[2, 3\] must be \[3\], not \[2\]/],
     [{ metadata: zeros([2, 1], { dtype: 'uint8' }) }, /csr has no metadata/],
-    [{ values: int32([1, 2, 3]) }, /values must be a float tensor, they are int32/],
+    [{ values: int32([1, 2, 3]) }, /values must be a float tensor or int8, they are int32/],
     [{ values: zeros([3, 1]) }, /values of csr/],
     [{ values: undefined }, /values must be a tensor/],
     [{ shape: [2, 3, 1] }, /shape must be \[rows, columns\]/],
