@@ -172,7 +172,16 @@ export interface Ops<V> {
     zeros: number,
   ): void
   sppack(packed: V, values: V, pointers: V, columns: V, k: number, form: number, count: number): void
-  spmatmul(out: V, a: V, packed: V, bias: V | null, activation: number, form: number, count: number): void
+  spmatmul(
+    out: V,
+    a: V,
+    packed: V,
+    bias: V | null,
+    activation: number,
+    weights: number,
+    form: number,
+    count: number,
+  ): void
   spqmatmul(
     out: V,
     a: V,
@@ -277,9 +286,9 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   wpack: 'vvvoiiii',
   wmatmul: 'vvvoiiiii',
   sppack: 'vvvviii',
-  spmatmul: 'vvvoiii',
+  spmatmul: 'vvvoiiii',
   spqmatmul: 'vviooovooiii',
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = 'f022646271845216'
+export const fingerprint = '5ad13d4a611b940b'

@@ -45,11 +45,11 @@ export interface Addon {
   wpackedBytes(k: number, n: number, bits: number, group: number, signed: number, zeros: number): number
   wmatmulName(): string | null
   /** Up to how many rows of x a form of packed sparse weights is meant for; 0: this row of kernels does not have it. */
-  sparseRows(bytes: number, form: number): number
-  sparseName(bytes: number, form: number): string | null
+  sparseRows(dtype: number, form: number): number
+  sparseName(dtype: number, form: number): string | null
   /** What the size of that form depends on, or -1 where the matrix is not of the form. */
-  sparseMeasure(bytes: number, form: number, pointers: Int32Array, columns: Int32Array, k: number): number
-  sparseBytes(bytes: number, form: number, n: number, k: number, count: number): number
+  sparseMeasure(dtype: number, form: number, pointers: Int32Array, columns: Int32Array, k: number): number
+  sparseBytes(dtype: number, form: number, n: number, k: number, count: number): number
   /** One run of a probe on all threads: what it did (operations, bytes), or -1 (native/binding/probe.h). */
   probe(kind: 'fma' | 'bf16dot' | 'int8dot' | 'read', amount: number, buffer?: ArrayBuffer, offset?: number): number
   debugKernels(on: boolean): void

@@ -1,4 +1,5 @@
 /** The forms that kernels read sparse weights in: which one a product takes, and packing it once. */
+import { dtypeCode } from '../core/dtype'
 import { DTypeError } from '../core/errors'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
@@ -19,6 +20,9 @@ const forms = {
 export type SparseKind = keyof typeof forms
 type Form = keyof typeof forms.float
 
+/** Which weights' kernels to ask for: float ones have the same forms whatever their dtype. */
+const codeOf = (kind: SparseKind): number => dtypeCode[kind === 'bytes' ? 'int8' : 'float32']
+
 /** Inputs that the kernel for blocks takes at a time. */
 const RUN = 8
 /** Rows that a vector of the panels' kernel holds. */
@@ -38,9 +42,9 @@ function fits(kind: SparseKind, form: Form, rows: number): boolean {
   if (limits.target !== target) {
     limits.target = target
     limits.rows.clear()
-    for (const [kind, named] of Object.entries(forms))
+    for (const [kind, named] of Object.entries(forms) as [SparseKind, Record<string, number>][])
       for (const [form, code] of Object.entries(named))
-        limits.rows.set(kind + form, addon.sparseRows(kind === 'bytes' ? 1 : 0, code))
+        limits.rows.set(kind + form, addon.sparseRows(codeOf(kind), code))
   }
   const most = limits.rows.get(kind + form) ?? 0
   return most > 0 && rows <= most
@@ -78,28 +82,26 @@ function formOf(kind: SparseKind, w: SparseTensor, rows: number): Form {
 /** What the two forms of int8 weights consist of. */
 function countsOfBytes(w: SparseTensor): { steps: number; units: number } {
   const { pointers, columns } = csrArrays(w)
-  const count = (form: number) => addon.sparseMeasure(1, form, pointers, columns, w.shape[1] as number)
+  const count = (form: number) => addon.sparseMeasure(dtypeCode.int8, form, pointers, columns, w.shape[1] as number)
   return { steps: count(forms.bytes.tables), units: count(forms.bytes.panels) }
 }
 
 /** @internal The kernels of the chosen row, by the form of weights that they read; forms that it does not have are left out. */
 export function sparseKernels(kind: SparseKind): Record<string, string> {
-  const named = Object.entries(forms[kind]).map(([form, code]) => [
-    form,
-    addon.sparseName(kind === 'bytes' ? 1 : 0, code),
-  ])
+  const named = Object.entries(forms[kind]).map(([form, code]) => [form, addon.sparseName(codeOf(kind), code)])
   return Object.fromEntries(named.filter(([, name]) => name !== null))
 }
 
 /** @internal The kernel that multiplies `rows` rows by these weights. */
 export function sparseKernel(kind: SparseKind, w: SparseTensor, rows: number): string {
   const form = formOf(kind, w, rows)
-  return addon.sparseName(kind === 'bytes' ? 1 : 0, forms[kind][form as 'panels']) ?? ''
+  return addon.sparseName(codeOf(kind), forms[kind][form as 'panels']) ?? ''
 }
 
 export interface PackedSparse extends SparsePacked {
-  /** The form's number in the addon. */
+  /** The form's number in the addon, and the code of the dtype that is packed. */
   form: number
+  weights: number
 }
 
 /**
@@ -118,17 +120,18 @@ export function packedFor(
   const form = forms[kind][chosen as 'panels']
   const made = madeOf(w)
   const name = `${kind} ${chosen}`
+  // int8 weights count as float32 where x is float.
+  const dtype = kind === 'float' && w.dtype === 'int8' ? 'float32' : w.dtype
+  const weights = dtypeCode[dtype]
   const known = made.packed.get(name)
-  if (known) return { ...known, form }
-  const bytes = kind === 'bytes' ? 1 : 0
+  if (known) return { ...known, form, weights }
   const [n, k] = w.shape as [number, number]
   const { pointers, columns, values } = read()
-  const count = addon.sparseMeasure(bytes, form, pointers, columns, k)
-  const size = count < 0 ? -1 : addon.sparseBytes(bytes, form, n, k, count)
+  const count = addon.sparseMeasure(weights, form, pointers, columns, k)
+  const size = count < 0 ? -1 : addon.sparseBytes(weights, form, n, k, count)
   if (size < 0)
     throw new DTypeError(`${op}: no kernel on ${made.target} for a sparse tensor of shape ${showShape(w.shape)}`)
   const packed = keep(empty('uint8', [size]))
-  const dtype = bytes ? 'int8' : 'float32'
   const parts = [
     tensor(values as Float32Array, { dtype }),
     tensor(pointers, { dtype: 'int32' }),
@@ -137,5 +140,5 @@ export function packedFor(
   native.sppack(packed, ...parts, k, form, count)
   for (const part of parts) part.dispose()
   made.packed.set(name, { packed, count })
-  return { packed, count, form }
+  return { packed, count, form, weights }
 }

@@ -113,9 +113,9 @@ function product(
     run(result, flat, bias32, code) {
       const rows = flat.shape[0] as number
       if (quantizeInput === undefined) {
-        const { packed, form, count } = packedFor(op, 'float', w, rows, () => floatArrays(w))
+        const { packed, weights, form, count } = packedFor(op, 'float', w, rows, () => floatArrays(w))
         const lines = inputs === 1 || flat.strides[1] === 1 ? flat : copyTo(flat, flat.dtype)
-        native.spmatmul(result, lines, packed, bias32, code, form, count)
+        native.spmatmul(result, lines, packed, bias32, code, weights, form, count)
         return
       }
       checkInner(op, inputs, false)

@@ -194,30 +194,33 @@ Napi::Value wpacked_bytes(const Napi::CallbackInfo& info) {
   });
 }
 
-// Calls body with the cell that (bytes, form) name, `none` where the chosen row has none: the first two arguments of all
-// functions about sparse weights.
+// Calls body with the cell that (dtype of the weights, form) name, `none` where the chosen row has none: the first two arguments
+// of all functions about sparse weights.
 template <class Body>
 Napi::Value sparse_cell(const Napi::CallbackInfo& info, Napi::Value none, Body&& body) {
-  const bool bytes = number(info, 0) == 1;
-  const double form = number(info, 1);
-  if (!(form >= 0 && form < (bytes ? int{kByteForms} : int{kForms}))) return none;
-  const auto at = static_cast<size_t>(form);
-  if (bytes) return kernels().spqmatmul[at].run ? body(kernels().spqmatmul[at]) : none;
-  return kernels().spmatmul[at].run ? body(kernels().spmatmul[at]) : none;
+  const double dtype = number(info, 0), form = number(info, 1);
+  if (!(dtype >= 0 && dtype <= static_cast<double>(DType::int8_) && form >= 0)) return none;
+  const auto at = static_cast<size_t>(form), weights = static_cast<size_t>(dtype);
+  if (weights == static_cast<size_t>(DType::int8_)) {
+    if (at < size_t{kByteForms} && kernels().spqmatmul[at].run) return body(kernels().spqmatmul[at]);
+    return none;
+  }
+  if (at < size_t{kForms} && kernels().spmatmul[at][weights].run) return body(kernels().spmatmul[at][weights]);
+  return none;
 }
 
-// sparseRows(bytes, form): up to how many rows of A the form is meant for; 0: the chosen row of kernels does not have it.
+// sparseRows(dtype, form): up to how many rows of A the form is meant for; 0: the chosen row of kernels does not have it.
 Napi::Value sparse_rows(const Napi::CallbackInfo& info) {
   auto number_of = [&](double value) -> Napi::Value { return Napi::Number::New(info.Env(), value); };
   return sparse_cell(info, number_of(0), [&](const auto& cell) { return number_of(static_cast<double>(cell.rows)); });
 }
 
-// sparseName(bytes, form): the kernel.
+// sparseName(dtype, form): the kernel.
 Napi::Value sparse_name(const Napi::CallbackInfo& info) {
   return sparse_cell(info, info.Env().Null(), [&](const auto& cell) { return name_or_null(info, cell.name); });
 }
 
-// sparseMeasure(bytes, form, pointers: Int32Array, columns: Int32Array, k): the count that the form's size depends on, or -1
+// sparseMeasure(dtype, form, pointers: Int32Array, columns: Int32Array, k): the count that the form's size depends on, or -1
 // where the matrix is not of the form.
 Napi::Value sparse_measure(const Napi::CallbackInfo& info) {
   const int32_t* arrays[2] = {};
@@ -239,7 +242,7 @@ Napi::Value sparse_measure(const Napi::CallbackInfo& info) {
   });
 }
 
-// sparseBytes(bytes, form, n, k, count): the size of sppack()'s output.
+// sparseBytes(dtype, form, n, k, count): the size of sppack()'s output.
 Napi::Value sparse_bytes(const Napi::CallbackInfo& info) {
   const double n = number(info, 2), k = number(info, 3), count = number(info, 4);
   return sparse_cell(info, Napi::Number::New(info.Env(), -1), [&](const auto& cell) {

@@ -129,7 +129,7 @@ struct CsrMatrix {
   int64_t n, k, count;
   const int32_t* pointers;  // [n + 1], from 0 to count
   const int32_t* columns;   // [count], growing within each row
-  const void* values;       // float, or int8_t for the forms of bytes
+  const void* values;       // of the cell's dtype
 };
 
 struct SparseProblem {
@@ -272,7 +272,7 @@ struct Kernels {
   MatmulCell matmul[kDTypes];
   QMatmulCell qmatmul;
   WMatmulCell wmatmul;
-  SparseCell<SparseProblem> spmatmul[kForms];
+  SparseCell<SparseProblem> spmatmul[kForms][3];  // dtype of W: float32, float16, bfloat16
   SparseCell<SparseBytesProblem> spqmatmul[kByteForms];
   QuantizeCell quantize[kDTypes];  // dtype of a
   DequantizeCell dequantize[kDTypes];  // dtype of out

@@ -4,6 +4,6 @@
 namespace kerf {
 
 // Of the tables that this binary was built from; lib/core/tables.gen.ts carries the same.
-inline constexpr char kTables[] = "f022646271845216";
+inline constexpr char kTables[] = "5ad13d4a611b940b";
 
 }  // namespace kerf

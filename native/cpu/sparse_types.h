@@ -144,4 +144,12 @@ struct Chunk {
   Chunk(int64_t i, int64_t m, int64_t most) : row(i * most * W), rows(min_of(most * W, m - row)), vectors(ceil_div(rows, W)) {}
 };
 
+// The cells of a form for the dtypes of W: `cell(T{})` makes one.
+template <class Make>
+static inline void install_form(Kernels& row, SparseForm form, Make cell) {
+  row.spmatmul[form][0] = cell(float{});
+  row.spmatmul[form][1] = cell(f16{});
+  row.spmatmul[form][2] = cell(bf16{});
+}
+
 }  // namespace kerf::KERF_TARGET

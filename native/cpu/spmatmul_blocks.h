@@ -53,10 +53,11 @@ static int64_t count_runs(const CsrMatrix& w) {
 
 static int64_t runs_bytes(int64_t n, int64_t k, int64_t count) { return Runs(nullptr, n, k, count).bytes; }
 
+template <class T>
 static bool runs_pack(void* packed, const CsrMatrix& w, int64_t count) {
   if (count_runs(w) != count) return false;
   const Runs p(packed, w.n, w.k, count);
-  const auto* values = static_cast<const float*>(w.values);
+  const auto* values = static_cast<const T*>(w.values);
   memset(p.values, 0, static_cast<size_t>(count * kRun) * sizeof(float));
   int32_t run = 0;
   for (int64_t group = 0; group < p.groups; group++) {
@@ -69,7 +70,7 @@ static bool runs_pack(void* packed, const CsrMatrix& w, int64_t count) {
       for (int64_t r = 0; r < rows; r++) {
         const int32_t begin = at[r], end = w.pointers[row0 + r + 1];
         for (; at[r] < end && w.columns[at[r]] < (place + 1) * kRun; at[r]++)
-          p.values[run * kRun + w.columns[at[r]] - place * kRun] = values[at[r]];
+          p.values[run * kRun + w.columns[at[r]] - place * kRun] = one(values[at[r]]);
         if (at[r] > begin) p.output[run++] = static_cast<uint8_t>(r);
       }
       p.counts[group * p.places + place] = static_cast<uint8_t>(run - first);
@@ -156,8 +157,9 @@ static bool runs_run(const SparseProblem& p) {
   return !failed;
 }
 
-static inline SparseCell<SparseProblem> blocks_cell(const char* name) {
-  return {name, INT64_MAX, count_runs, runs_bytes, runs_pack, runs_run};
+template <class T>
+static SparseCell<SparseProblem> blocks_cell(const char* name) {
+  return {name, INT64_MAX, count_runs, runs_bytes, runs_pack<T>, runs_run};
 }
 
 }  // namespace kerf::KERF_TARGET

@@ -26,15 +26,17 @@ namespace kerf::KERF_TARGET {
 constexpr int64_t kGroupRows = 256;
 constexpr double kUnitsInBlock = 12;  // of an output: with fewer, loading and storing its sums costs more than L1 saves
 
-// One input a unit.
+// One input a unit; it is packed as float32, since arithmetic is what these products wait for.
+template <class T>
 struct FloatUnits {
   static constexpr int64_t kInputs = 1;
   using Weight = vf;
 
   // The unit at `at` of a row that ends at `end`; `at` moves past it.
   static uint32_t take(const CsrMatrix& w, int32_t& at, int32_t) {
+    const float value = one(static_cast<const T*>(w.values)[at++]);
     uint32_t bits;
-    memcpy(&bits, static_cast<const float*>(w.values) + at++, sizeof bits);
+    memcpy(&bits, &value, sizeof bits);
     return bits;
   }
   KERF_INLINE vf broadcast(const uint32_t* unit) { return set1(*reinterpret_cast<const float*>(unit)); }
@@ -245,15 +247,16 @@ static bool run_panels(const void* packed, int64_t m, int64_t n, int64_t k, int6
 
 // ---- floats
 
-static int64_t panels_bytes(int64_t n, int64_t k, int64_t count) { return Panels(nullptr, n, k, count).bytes; }
+static inline int64_t panels_bytes(int64_t n, int64_t k, int64_t count) { return Panels(nullptr, n, k, count).bytes; }
 
+template <class T>
 static bool panels_pack(void* packed, const CsrMatrix& w, int64_t count) {
-  return pack_panels<FloatUnits>(Panels(packed, w.n, w.k, count), w, count);
+  return pack_panels<FloatUnits<T>>(Panels(packed, w.n, w.k, count), w, count);
 }
 
-static bool panels_run(const SparseProblem& p) {
+static inline bool panels_run(const SparseProblem& p) {
   if (p.m == 0 || p.n == 0) return true;
-  return run_panels<FloatUnits>(
+  return run_panels<FloatUnits<float>>(
       p.packed, p.m, p.n, p.k, p.count,
       [&](float* x, const Chunk& chunk, int64_t column, int64_t columns) {
         SparseProblem part = p;
@@ -270,8 +273,9 @@ static bool panels_run(const SparseProblem& p) {
 
 constexpr int64_t kAnyRows = INT64_MAX;
 
-static inline SparseCell<SparseProblem> panels_cell(const char* name) {
-  return {name, kAnyRows, panel_units<FloatUnits>, panels_bytes, panels_pack, panels_run};
+template <class T>
+static SparseCell<SparseProblem> panels_cell(const char* name) {
+  return {name, kAnyRows, panel_units<FloatUnits<T>>, panels_bytes, panels_pack<T>, panels_run};
 }
 
 }  // namespace kerf::KERF_TARGET

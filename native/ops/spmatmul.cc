@@ -12,10 +12,15 @@ Status no_sparse() { return Status::error(Code::unsupported, "no such kernel for
 
 bool vector_of(const View& v, DType dtype) { return v.dtype == dtype && v.rank == 1 && contiguous(v); }
 
-// The cell of a form, or null.
-template <class Cell, int count>
-const Cell* cell_of(const Cell (&cells)[count], i64 form) {
-  return form >= 0 && form < count && cells[form].run ? cells + form : nullptr;
+// The cell of a form for weights of a float dtype, or of int8; or null.
+const SparseCell<SparseProblem>* cell_of(DType weights, i64 form) {
+  if (form < 0 || form >= kForms || !is_floating(weights)) return nullptr;
+  const auto& cell = kernels().spmatmul[form][static_cast<int>(weights)];
+  return cell.run ? &cell : nullptr;
+}
+
+const SparseCell<SparseBytesProblem>* byte_cell_of(i64 form) {
+  return form >= 0 && form < kByteForms && kernels().spqmatmul[form].run ? kernels().spqmatmul + form : nullptr;
 }
 
 template <class Cell>
@@ -31,7 +36,7 @@ Status pack(Stream& stream, const Cell* cell, const View& packed, const CsrMatri
 
 Status sppack(Stream& stream, View packed, View values, View pointers, View columns, i64 k, i64 form, i64 count) {
   const bool bytes = values.dtype == DType::int8_;
-  REQUIRE(vector_of(values, bytes ? DType::int8_ : DType::float32_) && vector_of(pointers, DType::int32_) && vector_of(columns, DType::int32_));
+  REQUIRE((bytes || is_floating(values.dtype)) && vector_of(values, values.dtype) && vector_of(pointers, DType::int32_) && vector_of(columns, DType::int32_));
   REQUIRE(pointers.shape[0] >= 1 && values.shape[0] == columns.shape[0] && values.shape[0] <= kMost && k >= 0 && k <= kMost);
   CsrMatrix w;
   w.n = pointers.shape[0] - 1;
@@ -41,12 +46,13 @@ Status sppack(Stream& stream, View packed, View values, View pointers, View colu
   w.columns = static_cast<const int32_t*>(columns.data);
   w.values = values.data;
   REQUIRE(countable(w.n, k) && count >= 0 && count <= w.count);
-  if (bytes) return pack(stream, cell_of(kernels().spqmatmul, form), packed, w, count);
-  return pack(stream, cell_of(kernels().spmatmul, form), packed, w, count);
+  if (bytes) return pack(stream, byte_cell_of(form), packed, w, count);
+  return pack(stream, cell_of(values.dtype, form), packed, w, count);
 }
 
-Status spmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64 activation, i64 form, i64 count) {
-  const auto* cell = cell_of(kernels().spmatmul, form);
+Status spmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64 activation, i64 weights, i64 form, i64 count) {
+  REQUIRE(weights >= 0 && weights <= static_cast<i64>(DType::bfloat16_));
+  const auto* cell = cell_of(static_cast<DType>(weights), form);
   if (!cell) return no_sparse();
   REQUIRE(out.rank == 2 && a.rank == 2 && a.shape[0] == out.shape[0] && is_floating(a.dtype));
   REQUIRE(out.dtype == a.dtype || out.dtype == DType::float32_);
@@ -79,7 +85,7 @@ Status spmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64
 
 Status spqmatmul(Stream& stream, View out, View a, i64 quantize, OptView a_scale, OptView a_zero, OptView a_multiplier,
                  View packed, OptView b_scale, OptView bias, i64 activation, i64 form, i64 count) {
-  const auto* cell = cell_of(kernels().spqmatmul, form);
+  const auto* cell = byte_cell_of(form);
   if (!cell) return no_sparse();
   SparseBytesProblem p;
   const Status described = describe_product(p, out, a, quantize, a_scale, a_zero, a_multiplier, b_scale, bias, activation);

@@ -4,6 +4,7 @@
  */
 import * as kerf from 'kerf'
 import * as quant from 'kerf/quant'
+import { dtypeCode } from '#lib/core/dtype'
 import { addon } from '#lib/native/load'
 import { callsMade, notTensors, oddNumbers, pick, random, refused, survives, throwing } from './hostile-tools'
 
@@ -283,18 +284,20 @@ function rawCalls(): RawCall[] {
 function sparseCalls(): RawCall[] {
   const int32 = (values: number[]) => tensor(values, { dtype: 'int32' })
   const [pointers, columns] = [int32([0, 1, 2, 3, 4, 5, 6, 7, 8]), int32([0, 1, 2, 3, 4, 5, 0, 1])]
-  const forms = [0, 1].flatMap((bytes) => [0, 1, 2, 3].map((form) => [bytes, form] as const))
-  return forms.flatMap(([bytes, form]): RawCall[] => {
-    if (addon.sparseRows(bytes, form) === 0) return []
-    const count = addon.sparseMeasure(bytes, form, pointers.dataSync(), columns.dataSync(), 6)
-    const packed = packedBytes(addon.sparseBytes(bytes, form, 8, 6, count))
-    const values = ones([8], { dtype: bytes ? 'int8' : 'float32' })
+  const dtypes = ['float32', 'float16', 'bfloat16', 'int8'] as const
+  const forms = dtypes.flatMap((dtype) => [0, 1, 2, 3].map((form) => [dtype, form] as const))
+  return forms.flatMap(([dtype, form]): RawCall[] => {
+    const weights = dtypeCode[dtype]
+    if (addon.sparseRows(weights, form) === 0) return []
+    const count = addon.sparseMeasure(weights, form, pointers.dataSync(), columns.dataSync(), 6)
+    const packed = packedBytes(addon.sparseBytes(weights, form, 8, 6, count))
+    const values = ones([8], { dtype })
     const [out, x, bias] = [zeros([4, 8]), ones([4, 6]), ones([8])]
     return [
       { op: 'sppack', args: [packed, values, pointers, columns, 6, form, count] },
-      bytes
+      dtype === 'int8'
         ? { op: 'spqmatmul', args: [out, x, 4, null, null, ones([6]), packed, ones([8]), bias, 1, form, count] }
-        : { op: 'spmatmul', args: [out, x, packed, bias, 1, form, count] },
+        : { op: 'spmatmul', args: [out, x, packed, bias, 1, weights, form, count] },
     ]
   })
 }

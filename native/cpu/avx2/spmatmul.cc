@@ -16,9 +16,9 @@ KERF_INLINE vi next_place(vi places) { return _mm256_srli_epi32(places, 2); }
 namespace kerf::KERF_TARGET {
 
 void install_spmatmul(Kernels& row) {
-  row.spmatmul[kFormPanels] = panels_cell("spmatmul_panels@" KERF_TARGET_NAME);
-  row.spmatmul[kFormPairs] = pairs_cell("spmatmul_pairs@" KERF_TARGET_NAME);
-  row.spmatmul[kFormBlocks] = blocks_cell("spmatmul_blocks@" KERF_TARGET_NAME);
+  install_form(row, kFormPanels, [](auto weight) { return panels_cell<decltype(weight)>("spmatmul_panels@" KERF_TARGET_NAME); });
+  install_form(row, kFormPairs, [](auto weight) { return pairs_cell<decltype(weight)>("spmatmul_pairs@" KERF_TARGET_NAME); });
+  install_form(row, kFormBlocks, [](auto weight) { return blocks_cell<decltype(weight)>("spmatmul_blocks@" KERF_TARGET_NAME); });
   row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfPairs>("spqmatmul_panels@" KERF_TARGET_NAME);
 }
 

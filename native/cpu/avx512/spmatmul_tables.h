@@ -1,12 +1,12 @@
 // Few rows of A times sparse weights, without gathering: 64 outputs x 64 inputs of W at a time. The row's 64 inputs stand in
 // four registers, a table for vpermi2ps; lanes are outputs, a step is one non-zero of each of 16 outputs. The outputs of a
 // tile are sorted by their number of non-zeros, so that the 16 that share steps end together: 90 % of 4096^2 fills 82 % of
-// the lanes, and 5 bytes a lane are all that is read.
+// the lanes, and 5 bytes a lane (3 of a 16-bit dtype) are all that is read.
 //
 //   int64   start[groups + 1]             of a group's steps; a group is 64 outputs
 //   uint8   heads[groups][tiles][72]      steps of the four sixteens (4, then 4 of padding), then the lane of each output
 //   uint8   index[steps][16]              which of the 64 inputs
-//   float   values[steps][16]
+//   W's     values[steps][16]                as they are, since these products wait for memory
 //
 // Indices are taken modulo 64 by the instruction; steps are added up before they are trusted.
 #pragma once
@@ -46,12 +46,13 @@ static void for_tiles(const CsrMatrix& w, Body body) {
   }
 }
 
+template <class T>
 struct Tables {
   int64_t groups, tiles;
   int64_t* start;
   uint8_t* heads;
   uint8_t* index;
-  float* values;
+  T* values;
   int64_t bytes;
 
   Tables(void* packed, int64_t n, int64_t k, int64_t steps) : groups(ceil_div(n, kTile)), tiles(ceil_div(k, kTile)) {
@@ -59,7 +60,7 @@ struct Tables {
     start = parts.take<int64_t>(groups + 1);
     heads = parts.take<uint8_t>(groups * tiles * kHead);
     index = parts.take<uint8_t>(steps * W);
-    values = parts.take<float>(steps * W);
+    values = parts.take<T>(steps * W);
     bytes = parts.at - static_cast<char*>(packed);
   }
 
@@ -82,11 +83,13 @@ static int64_t count_steps(const CsrMatrix& w) {
   return steps;
 }
 
-static int64_t tables_bytes(int64_t n, int64_t k, int64_t steps) { return Tables(nullptr, n, k, steps).bytes; }
+template <class T>
+static int64_t tables_bytes(int64_t n, int64_t k, int64_t steps) { return Tables<T>(nullptr, n, k, steps).bytes; }
 
+template <class T>
 static bool tables_pack(void* packed, const CsrMatrix& w, int64_t steps) {
   if (count_steps(w) != steps) return false;
-  const Tables t(packed, w.n, w.k, steps);
+  const Tables<T> t(packed, w.n, w.k, steps);
   int64_t step = 0;
   t.start[0] = 0;
   for_tiles(w, [&](int64_t group, int64_t tile, const TileOutputs& o) {
@@ -100,7 +103,7 @@ static bool tables_pack(void* packed, const CsrMatrix& w, int64_t steps) {
           const int r = o.order[16 * g + lane];
           const bool there = s < o.count[r];
           t.index[step * W + lane] = there ? static_cast<uint8_t>(w.columns[o.begin[r] + s] - tile * kTile) : 0;
-          t.values[step * W + lane] = there ? static_cast<const float*>(w.values)[o.begin[r] + s] : 0;
+          t.values[step * W + lane] = there ? static_cast<const T*>(w.values)[o.begin[r] + s] : T{};
         }
       }
     }
@@ -120,10 +123,10 @@ KERF_INLINE vi sixteen(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu
 
 // 64 outputs of one row. A lane that fills up a step multiplies the tile's first input by 0: where that may be infinite or
 // NaN it is left out (`masked`), since zeros of W count as zero whatever they meet.
-template <bool masked>
-static void table_group(const Tables& t, int64_t group, const float* x, float* sums) {
+template <class T, bool masked>
+static void table_group(const Tables<T>& t, int64_t group, const float* x, float* sums) {
   const uint8_t *head = t.heads + group * t.tiles * kHead, *index = t.index + t.start[group] * W;
-  const float* value = t.values + t.start[group] * W;
+  const T* value = t.values + t.start[group] * W;
   vf total[kSixteens] = {set1(0.0f), set1(0.0f), set1(0.0f), set1(0.0f)};
   for (int64_t tile = 0; tile < t.tiles; tile++, head += kHead) {
     const float* from = x + tile * kTile;
@@ -155,9 +158,10 @@ static void table_group(const Tables& t, int64_t group, const float* x, float* s
   for (int g = 0; g < kSixteens; g++) store(sums + 16 * g, total[g]);
 }
 
+template <class T>
 static bool tables_run(const SparseProblem& p) {
   if (p.m == 0 || p.n == 0) return true;
-  const Tables t(const_cast<void*>(p.packed), p.n, p.k, p.count);
+  const Tables<T> t(const_cast<void*>(p.packed), p.n, p.k, p.count);
   const int64_t padded = max_of(t.tiles * kTile, kTile);
   bool finite = true;
   const float* x = widen_rows(p, padded, &finite);
@@ -173,8 +177,8 @@ static bool tables_run(const SparseProblem& p) {
       }
       for (int64_t r = 0; r < p.m; r++) {
         alignas(64) float sums[kTile];
-        if (finite) table_group<false>(t, group, x + r * padded, sums);
-        else table_group<true>(t, group, x + r * padded, sums);
+        if (finite) table_group<T, false>(t, group, x + r * padded, sums);
+        else table_group<T, true>(t, group, x + r * padded, sums);
         finish_few(p, r, group * kTile, min_of(kTile, p.n - group * kTile), sums);
       }
     }
@@ -182,8 +186,9 @@ static bool tables_run(const SparseProblem& p) {
   return !failed;
 }
 
-static inline SparseCell<SparseProblem> tables_cell(const char* name) {
-  return {name, 6, count_steps, tables_bytes, tables_pack, tables_run};
+template <class T>
+static SparseCell<SparseProblem> tables_cell(const char* name) {
+  return {name, 6, count_steps, tables_bytes<T>, tables_pack<T>, tables_run<T>};
 }
 
 }  // namespace kerf::KERF_TARGET

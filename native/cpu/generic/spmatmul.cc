@@ -6,7 +6,7 @@
 namespace kerf::KERF_TARGET {
 
 void install_spmatmul(Kernels& row) {
-  row.spmatmul[kFormPanels] = panels_cell("spmatmul_panels@" KERF_TARGET_NAME);
+  install_form(row, kFormPanels, [](auto weight) { return panels_cell<decltype(weight)>("spmatmul_panels@" KERF_TARGET_NAME); });
   row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfPairs>("spqmatmul_panels@" KERF_TARGET_NAME);
 }
 
