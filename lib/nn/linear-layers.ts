@@ -32,21 +32,25 @@ function matcher<L>(
   return (path) => filter.some((rule) => matches(rule, path))
 }
 
-export interface LayerChoice<L = Linear> {
-  /** Only these; default all. */
+interface Choice<L> {
   include?: LayerFilter<L>
-  /** Not these, even if included; default none. */
   skip?: LayerFilter<L>
 }
 
-/** The layers of some kinds in a model, each once, in order; not those that compute something else. */
+/**
+ * The layers of some kinds in a model, each once, in order; not those that compute something else.
+ *
+ * @param options.include only these; default all
+ * @param options.skip not these, even if included; default none
+ */
 export function layersOf<L extends AnyModule>(
   op: string,
   model: AnyModule,
   kinds: readonly (new (...args: never[]) => L)[],
-  { include, skip }: LayerChoice<L> = {},
+  options: Choice<L> = {},
 ): [string, L][] {
   checkModel(op, model)
+  const { include, skip } = options
   const plain = (layer: AnyModule) =>
     kinds.some((kind) => layer instanceof kind && layer.forward === kind.prototype.forward)
   const all = model.namedModules().filter((entry): entry is [string, L] => plain(entry[1]))
@@ -56,5 +60,5 @@ export function layersOf<L extends AnyModule>(
 }
 
 /** The Linear layers of a model. */
-export const linearLayers = (op: string, model: AnyModule, choice?: LayerChoice): [string, Linear][] =>
-  layersOf(op, model, [Linear], choice)
+export const linearLayers = (op: string, model: AnyModule, options?: Choice<Linear>): [string, Linear][] =>
+  layersOf(op, model, [Linear], options)

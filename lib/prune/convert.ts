@@ -5,7 +5,7 @@ import { checkInteger, showShape } from '../core/shape'
 import { showPercent, textTable } from '../core/text-table'
 import { atLayer } from '../nn/calibrate'
 import { Linear } from '../nn/linear'
-import { type LayerChoice, layersOf } from '../nn/linear-layers'
+import { layersOf } from '../nn/linear-layers'
 import { replaceLayer } from '../nn/model'
 import type { AnyModule } from '../nn/module'
 import { copyInput } from '../nn/quantized-input'
@@ -18,15 +18,14 @@ import { noGrad, scope } from '../tensor/context'
 import { checkFormat, type SparseFormat } from '../tensor/sparse'
 import { copyTo, type Tensor } from '../tensor/tensor'
 import { candidatesOf, chooseFormat, formatKey, lookAt, type Timed } from './candidates'
-import { checkOptions } from './layers'
+import { checkOptions, type LayerOptions } from './layers'
 import { race } from './race'
 import { SparseLinear } from './sparse-linear'
 
 /** What can become sparse. */
 type Dense = Linear | QuantizedLinear
 
-/** `include` and `skip`: the layers to convert, named as in LayerOptions. */
-export interface ConvertOptions extends LayerChoice<Dense> {
+export interface ConvertOptions extends LayerOptions<Linear | QuantizedLinear> {
   /**
    * With 'auto': how many rows of input (batch times positions) the layers will compute at once; default 1. What is fastest
    * depends on it: few rows gain the most from zeros.

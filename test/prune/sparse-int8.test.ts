@@ -1,49 +1,23 @@
 // Sparse layers of int8 weights: what the quantized layer computes they compute bit for bit, from a mask to a file.
 import { mseLoss, nn, optim, prune, quant, scope, summary, type Tensor, tensor, zeros } from 'kerf'
-import { parseSafetensors, serializeSafetensors } from 'kerf/io'
 import t from 'tap'
-import type { AnyModule } from '#lib/nn/module'
-import { generator } from '../matrix'
 import { inputs, mlp } from '../quant/models'
+import {
+  calibrationData,
+  configs,
+  floatInput,
+  formats,
+  pruned,
+  quantizedLayers,
+  sizes,
+  sparseLayers,
+  twins,
+} from './int8'
 import { flat, masks } from './oracle'
 
-const { convert, metadata, SparseLinear, sparsify, toTensors, fromTensors } = prune
-const { QuantizedLinear, int8Dynamic, int8Static, perChannel, perGroup, perTensor, quantizeModel, weightOnly } = quant
-const KEY = 'kerf.sparse_layers'
+const { convert, SparseLinear, sparsify } = prune
+const { QuantizedLinear, int8Dynamic, int8Static, perChannel, perGroup, quantizeModel, weightOnly } = quant
 const U = 2 ** -24
-
-const formats: prune.SparseFormat[] = ['csr', '2:4', { block: [1, 16] }, { block: [3, 5] }]
-const sizes = [20, 12, 8]
-const calibrationData = [inputs(90, 40, 20)]
-
-const configs: Record<string, quant.QuantConfig> = {
-  token: int8Dynamic(),
-  'tensor, per tensor, smoothed': int8Dynamic({ input: 'tensor', granularity: perTensor, smoothQuant: true }),
-  uint8: int8Static(),
-  'int8, smoothed': int8Static({ input: 'int8', smoothQuant: 0.3 }),
-}
-const floatInput: Record<string, quant.QuantConfig> = {
-  float: weightOnly({ granularity: perChannel(0) }),
-  'float, awq': weightOnly({ granularity: perChannel(0), method: 'awq' }),
-}
-
-async function pruned(seed: number, shape = sizes): Promise<nn.Sequential> {
-  const model = mlp(seed, shape)
-  await prune.semiStructured(model)
-  return model
-}
-
-/** Pruned, and quantized: the same model twice. */
-async function twins(seed: number, config: quant.QuantConfig, dtype: 'float32' | 'bfloat16' = 'float32') {
-  const make = async () =>
-    quantizeModel((await pruned(seed)).to(dtype), config, { calibrationData: calibrationData.map((x) => x.to(dtype)) })
-  return [await make(), await make()] as const
-}
-
-const of = <L extends AnyModule>(model: AnyModule, kind: abstract new (...args: never[]) => L): L[] =>
-  model.modules().filter((m): m is L => m instanceof kind)
-const sparseLayers = (model: AnyModule) => of(model, SparseLinear)
-const quantizedLayers = (model: AnyModule) => of(model, QuantizedLinear)
 
 /** Values and the gradient of the input. */
 function run(model: nn.Module, x: Tensor): unknown[] {
@@ -218,43 +192,6 @@ t.test('layers are chosen by path and by what they are; those of another forward
   t.ok((await convert(root, 'csr')).model instanceof SparseLinear)
 })
 
-/** Sparse floats, sparse int8, int4, floats. */
-async function mixed(seed: number, format: prune.SparseFormat, config: quant.QuantConfig): Promise<nn.Sequential> {
-  const model = await pruned(seed, [20, 20, 12, 12, 8])
-  await convert(model, format, { include: ['0'] })
-  await quantizeModel(model, weightOnly({ bits: 4, granularity: perGroup(16) }), { skip: ['2', '6'] })
-  await quantizeModel(model, config, { skip: ['6'], calibrationData })
-  await convert(model, format, { include: ['2'] })
-  return model
-}
-
-t.test('saved with all kinds of layers, loaded into a fresh model, the same bits', async (t) => {
-  for (const [name, config] of Object.entries({ ...configs, ...floatInput }))
-    for (const format of formats) {
-      const model = await mixed(12, format, config)
-      t.same(
-        model.modules().map((m) => m.constructor.name),
-        ['Sequential', 'SparseLinear', 'ReLU', 'SparseLinear', 'ReLU', 'QuantizedLinear', 'ReLU', 'Linear'],
-      )
-      const about = { ...quant.metadata(model), ...metadata(model) }
-      const file = await parseSafetensors(await serializeSafetensors(model.stateDict(), { metadata: about }))
-      const fresh = mlp(13, [20, 20, 12, 12, 8])
-      prune.applyMetadata(quant.applyMetadata(fresh, file.metadata), file.metadata)
-      t.throws(() => fresh.forward(inputs(1, 1, 20)), /damaged or not yet loaded/)
-      t.same(fresh.loadStateDict(file.tensors), { missing: [], unexpected: [] })
-      const x = inputs(14, 7, 20)
-      t.same(fresh.forward(x).arraySync(), model.forward(x).arraySync(), `${name}, ${JSON.stringify(format)}`)
-      t.equal(String(fresh), String(model))
-      const buffers = (m: nn.Module) => m.namedBuffers().map(([name, b]) => `${name} ${b}`)
-      t.same(buffers(fresh), buffers(model))
-      // What only bytes have stays as it is when the floats change.
-      model.to('bfloat16')
-      fresh.to('bfloat16')
-      t.same(sparseLayers(fresh)[1]?.weightScale?.dtype, 'float32')
-      t.same(fresh.forward(x.to('bfloat16')).arraySync(), model.forward(x.to('bfloat16')).arraySync())
-    }
-})
-
 t.test('state that is loaded is what is computed with', async (t) => {
   const x = inputs(15, 3, 20)
   const [a, b] = [(await twins(16, int8Static()))[0], (await twins(17, int8Static()))[0]]
@@ -267,31 +204,6 @@ t.test('state that is loaded is what is computed with', async (t) => {
   t.equal(String(b), String(a))
   b.loadStateDict({ '0.weightScale': zeros([12]), '0.bias': zeros([12]) }, { strict: false })
   t.same(flat((b.at(0) as nn.Module).forward(x)), new Array(36).fill(0))
-})
-
-t.test('sparse int8 tensors go to a file and come back', async (t) => {
-  const [w] = of(await pruned(18), nn.Linear) as [nn.Linear]
-  for (const granularity of [perTensor, perChannel(0)])
-    for (const format of formats) {
-      const s = sparsify(quant.quantize(w.weight, { dtype: 'int8', granularity }), format)
-      const { tensors, metadata: about } = toTensors({ s })
-      t.ok('s.scale' in tensors)
-      const file = await parseSafetensors(await serializeSafetensors(tensors, { metadata: about }))
-      const back = fromTensors(file.tensors, file.metadata).s as prune.SparseTensor<'int8'>
-      t.equal(String(back), String(s))
-      const [a, b] = [prune.densify(back), prune.densify(s)]
-      t.same(flat(a.values), flat(b.values))
-      t.same(flat(a.scale), flat(b.scale))
-      t.same(a.granularity, b.granularity)
-      const { 's.scale': _, ...without } = tensors
-      t.throws(() => fromTensors(without, about), { code: 'ERR_FORMAT', message: /tensor 's': .*scale must be/ })
-      const wrong = { ...tensors, 's.scale': tensor([1, 2, 3]) }
-      t.throws(() => fromTensors(wrong, about), { code: 'ERR_FORMAT', message: /tensor 's': .*scale of .* must be/ })
-      t.throws(() => toTensors({ s, 's.scale': s }), { message: /'s.scale' is the name of a part of 's'/ })
-    }
-  // A scale beside float values is somebody else's.
-  const float = toTensors({ s: sparsify(w.weight, 'csr') })
-  t.equal(fromTensors({ ...float.tensors, 's.scale': zeros([]) }, float.metadata).s?.scale, null)
 })
 
 t.test('what it is made of is checked', async (t) => {
@@ -327,90 +239,4 @@ t.test('summary and describe show what they are', async (t) => {
     bytes: 12 * 10 + 12 * 4 + 12 * 3 + 12 * 4 + 4 + 4,
   })
   t.match(String(layer), /^SparseLinear\(inFeatures=20, .*, int8 per channel\(0\), input uint8\)$/)
-})
-
-const quantized = { granularity: { kind: 'channel', axis: 0 }, input: 'token', has: [] }
-const int8 = { shape: [12, 20], format: 'csr', dtype: 'int8', count: 120, bias: true, quantized }
-
-t.test('hostile metadata is refused, and the model is what it was', (t) => {
-  const model = mlp(20, sizes)
-  const before = model.modules()
-  const wrong = (fields: object) => ({ ...int8, quantized: { ...quantized, ...fields } })
-  const entries: [unknown, RegExp][] = [
-    [{ ...int8, dtype: 'float32' }, /layer '0': quantized needs int8 values, they are float32/],
-    [{ ...int8, dtype: 'uint8' }, /layer '0': dtype must be a float dtype or int8, got "uint8"/],
-    [{ ...int8, quantized: undefined }, /layer '0': int8 values need quantized, an object, got undefined/],
-    [{ ...int8, quantized: null }, /layer '0': int8 values need quantized/],
-    [{ ...int8, quantized: 'token' }, /layer '0': int8 values need quantized/],
-    [{ ...int8, quantized: [] }, /layer '0': granularity must be/],
-    [wrong({ granularity: 'tensor' }), /layer '0': granularity must be/],
-    [wrong({ granularity: { kind: 'toString' } }), /layer '0': granularity must be/],
-    [
-      wrong({ granularity: { kind: 'channel', axis: 1 } }),
-      /layer '0': granularity must be per tensor or per channel\(0\)/,
-    ],
-    [wrong({ granularity: { kind: 'channel', axis: 2 } }), /layer '0': .*axis/],
-    [wrong({ granularity: { kind: 'group', size: 8 } }), /layer '0': granularity must be .* it is per group\(8\)/],
-    [wrong({ granularity: { kind: 'token' } }), /layer '0': granularity must be .* it is per token/],
-    [wrong({ input: 'bytes' }), /layer '0': input must be float tensor token uint8 int8, got "bytes"/],
-    [wrong({ input: undefined }), /layer '0': input must be/],
-    [wrong({ input: ['token'] }), /layer '0': input must be/],
-    [wrong({ input: 'uint8' }), /layer '0': input 'uint8' needs inputScale/],
-    [wrong({ has: undefined }), /layer '0': has must be a list of inputScale inputZeroPoint inputMultiplier/],
-    [wrong({ has: ['bias'] }), /layer '0': has must be a list of/],
-    [wrong({ has: ['__proto__'] }), /layer '0': has must be a list of/],
-    [wrong({ has: 'inputScale' }), /layer '0': has must be a list of/],
-  ]
-  const good = { ...int8, shape: [8, 12], count: 3 }
-  for (const [value, message] of entries) {
-    const text = JSON.stringify({ 2: good, 0: value })
-    t.throws(() => prune.applyMetadata(model, { [KEY]: text }), { code: 'ERR_FORMAT', message }, String(message))
-    t.ok(model.modules().every((m, i) => m === before[i]))
-  }
-  prune.applyMetadata(model, { [KEY]: JSON.stringify({ 2: good, 0: int8 }) })
-  t.equal(sparseLayers(model).length, 2)
-  t.end()
-})
-
-t.test('random damage of metadata and state: an error of kerf, or a layer that computes', async (t) => {
-  const next = generator(11)
-  const pick = <V>(list: readonly V[]): V => list[Math.floor(next() * list.length)] as V
-  const x = inputs(1, 2, 20)
-  const odd = [null, 0, 1e308, 'csr', '2:4', 'int8', 'float32', 'uint8', 'token', [], ['inputScale'], {}]
-  let [refused, computed] = [0, 0]
-  let model: nn.Module = new nn.Sequential()
-  for (let round = 0; round < 400; round++) {
-    if (round % 20 === 0) {
-      model = (await twins(round + 1, pick(Object.values({ ...configs, ...floatInput }))))[0]
-      await convert(model, pick(formats))
-    }
-    const dict = model.stateDict()
-    const name = pick(Object.keys(dict))
-    const old = dict[name] as Tensor
-    const values = flat(old)
-    const extremes = [0, 1, -1, 5, 255, 2 ** 31 - 1, -(2 ** 31), 20]
-    if (old.dtype === 'float32') extremes.push(Number.NaN, Number.POSITIVE_INFINITY, 1e38, -1e-45)
-    for (let n = 0; n < 1 + 2 * next(); n++) values[Math.floor(next() * values.length)] = pick(extremes)
-    const bad = tensor(
-      old.dtype === 'uint8'
-        ? values.map((v) => v & 255)
-        : old.dtype === 'int8'
-          ? values.map((v) => (v << 24) >> 24)
-          : values,
-      { shape: old.shape, dtype: old.dtype },
-    )
-    const entries = JSON.parse(metadata(model)[KEY] as string)
-    const at = pick([entries['0'], entries['0'].quantized])
-    if (round % 3 === 0) at[pick(Object.keys(at))] = pick(odd)
-    try {
-      const fresh = prune.applyMetadata(mlp(2, sizes), { [KEY]: JSON.stringify(entries) })
-      fresh.loadStateDict({ ...dict, [name]: bad })
-      fresh.forward(x).dataSync()
-      computed++
-    } catch (error) {
-      if (!/^ERR_(FORMAT|ARGUMENT|SHAPE|DTYPE)$/.test((error as { code: string }).code)) throw error
-      refused++
-    }
-  }
-  t.ok(refused > 50 && computed > 50, `${refused} refused, ${computed} computed`)
 })
