@@ -104,6 +104,10 @@ t.test('docs/prune.md', (t) => {
     lines.some((line) => /^0 +\[128, 784\] +(csr|dense) +9\d.\d % +[\d.,]+ /.test(line)),
     'the table of costs',
   )
+  t.ok(
+    lines.some((line) => /^int8 and 95 % sparse 9[\d.]+ as before$/.test(line)),
+    'sparse int8 gives the bits of int8',
+  )
   // Sums in another order may turn a guess or two of 6,000.
   t.ok(Math.abs(number('95 % sparse') - number('95 % gradually')) < 0.1)
   t.end()

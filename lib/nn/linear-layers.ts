@@ -5,17 +5,17 @@ import { checkModel } from './model'
 import type { AnyModule } from './module'
 
 /** Names layers: their paths, paths of modules above them, regular expressions, or a function that says so. */
-export type LayerFilter = readonly (string | RegExp)[] | ((path: string, layer: Linear) => boolean)
+export type LayerFilter<L = Linear> = readonly (string | RegExp)[] | ((path: string, layer: L) => boolean)
 
 /** Layers to leave alone. */
 export type Skip = LayerFilter
 
-function matcher(
+function matcher<L>(
   op: string,
   name: string,
-  filter: LayerFilter,
-  layers: readonly [string, Linear][],
-): (path: string, layer: Linear) => boolean {
+  filter: LayerFilter<L>,
+  layers: readonly [string, L][],
+): (path: string, layer: L) => boolean {
   if (typeof filter === 'function') return filter
   if (!Array.isArray(filter))
     throw new ArgumentError(`${op}: ${name} must be an array of paths or a function, got ${show(filter)}`)
@@ -32,24 +32,33 @@ function matcher(
   return (path) => filter.some((rule) => matches(rule, path))
 }
 
+interface Choice<L> {
+  include?: LayerFilter<L>
+  skip?: LayerFilter<L>
+}
+
 /**
- * The Linear layers of a model, each once, in order; not those that compute something else.
+ * The layers of some kinds in a model, each once, in order; not those that compute something else.
  *
  * @param options.include only these; default all
  * @param options.skip not these, even if included; default none
  */
-export function linearLayers(
+export function layersOf<L extends AnyModule>(
   op: string,
   model: AnyModule,
-  options: { include?: LayerFilter; skip?: LayerFilter } = {},
-): [string, Linear][] {
+  kinds: readonly (new (...args: never[]) => L)[],
+  options: Choice<L> = {},
+): [string, L][] {
   checkModel(op, model)
-  const all = model
-    .namedModules()
-    .filter((entry): entry is [string, Linear] => entry[1] instanceof Linear)
-    .filter(([, layer]) => layer.forward === Linear.prototype.forward)
   const { include, skip } = options
+  const plain = (layer: AnyModule) =>
+    kinds.some((kind) => layer instanceof kind && layer.forward === kind.prototype.forward)
+  const all = model.namedModules().filter((entry): entry is [string, L] => plain(entry[1]))
   const included = include === undefined ? () => true : matcher(op, 'include', include, all)
   const skipped = skip === undefined ? () => false : matcher(op, 'skip', skip, all)
   return all.filter(([path, layer]) => included(path, layer) && !skipped(path, layer))
 }
+
+/** The Linear layers of a model. */
+export const linearLayers = (op: string, model: AnyModule, options?: Choice<Linear>): [string, Linear][] =>
+  layersOf(op, model, [Linear], options)

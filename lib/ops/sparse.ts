@@ -1,8 +1,8 @@
 /** Between dense and sparse, and CSR as the kernels read it. */
 import { type DType, type FloatDType, isFloat } from '../core/dtype'
-import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
+import { ArgumentError, DTypeError, type KerfError, ShapeError, show } from '../core/errors'
 import { atOnce, inTurns, type Pauses, type Steps } from '../core/pauses'
-import { perChannel, perTensor, showGranularity } from '../core/quantization'
+import { type Granularity, perChannel, perTensor, showGranularity } from '../core/quantization'
 import { type Shape, showShape } from '../core/shape'
 import { QuantizedTensor } from '../tensor/quantized'
 import { checkFormat, isBlocks, type SparseFormat, type SparseParts, SparseTensor } from '../tensor/sparse'
@@ -82,17 +82,26 @@ function floats(op: string, x: Tensor): Dense {
   return { values: converted(x, 'float32'), shape: x.shape, dtype: x.dtype, scale: null }
 }
 
+/** @internal Scales that a sparse tensor of int8 can hold. */
+export const hasSparseScale = (g: Granularity): boolean =>
+  g.kind === 'tensor' || (g.kind === 'channel' && (g.axis === 0 || g.axis === -2))
+
+/** @internal Why these weights cannot be sparse; null when they can. */
+export function whyNotSparse(op: string, { dtype, shape, granularity, zeroPoint }: QuantizedTensor): KerfError | null {
+  if (shape.length !== 2) return new ShapeError(`${op}: w must be [rows, columns], it is ${showShape(shape)}`)
+  if (dtype !== 'int8' || !hasSparseScale(granularity))
+    return new DTypeError(
+      `${op}: quantized w must be int8 per tensor or per channel(0), it is ${dtype} ${showGranularity(granularity)}`,
+    )
+  if (!zeroPoint) return null
+  return new ArgumentError(`${op}: quantized w must have no zero point, so that a 0 stands for 0`)
+}
+
 function integers(op: string, q: QuantizedTensor): Dense {
   q.checkLive(op)
-  const { granularity: g, dtype, shape, zeroPoint } = q
-  const rows = g.kind === 'channel' && (g.axis === 0 || g.axis === -2)
-  if (q.rank !== 2) throw new ShapeError(`${op}: w must be [rows, columns], it is ${showShape(shape)}`)
-  if (dtype !== 'int8' || (g.kind !== 'tensor' && !rows))
-    throw new DTypeError(
-      `${op}: quantized w must be int8 per tensor or per channel(0), it is ${dtype} ${showGranularity(g)}`,
-    )
-  if (zeroPoint) throw new ArgumentError(`${op}: quantized w must have no zero point, so that a 0 stands for 0`)
-  return { values: q.values, shape, dtype, scale: copyTo(q.scale, 'float32') }
+  const error = whyNotSparse(op, q)
+  if (error) throw error
+  return { values: q.values, shape: q.shape, dtype: 'int8', scale: copyTo(q.scale, 'float32') }
 }
 
 const like = (dense: Stored, length: number): Stored =>

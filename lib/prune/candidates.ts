@@ -20,7 +20,7 @@ export interface Zeros {
 }
 
 /** What decides the candidates, of weights [out, inputs]. */
-export async function lookAt(values: Float32Array, out: number, inputs: number, pauses: Pauses): Promise<Zeros> {
+export async function lookAt(values: ArrayLike<number>, out: number, inputs: number, pauses: Pauses): Promise<Zeros> {
   const found = { zeros: 0, twoOfFour: inputs % 4 === 0, inBlocks: 0 }
   const width = BLOCK.block[1]
   for (let row = 0; row < out; row++) {

@@ -5,6 +5,7 @@ import { Pauses } from '../core/pauses'
 import { checkInteger } from '../core/shape'
 import { native } from '../native/call'
 import { atLayer } from '../nn/calibrate'
+import type { Linear } from '../nn/linear'
 import { type LayerFilter, linearLayers } from '../nn/linear-layers'
 import type { AnyModule } from '../nn/module'
 import type { Parameter } from '../nn/parameter'
@@ -13,14 +14,14 @@ import { converted } from '../ops/op'
 import { noGrad, scope } from '../tensor/context'
 import { copyTo, keep, type Tensor } from '../tensor/tensor'
 
-export interface LayerOptions {
+export interface LayerOptions<L = Linear> {
   /**
-   * The Linear layers to prune: their paths, paths of modules above them, regular expressions, or a function
+   * The layers to work on: their paths, paths of modules above them, regular expressions, or a function
    * `(path, layer) => boolean`. Default all.
    */
-  include?: LayerFilter
+  include?: LayerFilter<L>
   /** Layers to leave alone, included or not; default none. */
-  skip?: LayerFilter
+  skip?: LayerFilter<L>
 }
 
 /** Whether layers share one budget of zeros or have one each. */

@@ -1,9 +1,11 @@
 /** What a file of sparse tensors says about itself, as the string metadata of a safetensors file. */
 import type { DType } from '../core/dtype'
 import { FormatError, show } from '../core/errors'
+import { checkGranularity, type Granularity, showGranularity } from '../core/quantization'
 import { checkInteger } from '../core/shape'
 import {
   applyLayerMetadata,
+  type Fields,
   fromPlainTensors,
   type LayerKind,
   layerMetadata,
@@ -11,11 +13,13 @@ import {
   toPlainTensors,
 } from '../nn/layer-metadata'
 import type { AnyModule } from '../nn/module'
+import { blankInput, type InputEntry, inputBuffers, readInput } from '../nn/quantized-input'
 import { zeros } from '../ops/create'
+import { hasSparseScale } from '../ops/sparse'
 import { checkFormat, type SparseFormat, SparseTensor } from '../tensor/sparse'
 import type { Tensor } from '../tensor/tensor'
 import { SparseLinear } from './sparse-linear'
-import { fromParts, isValuesDType, mostStored, type PartName, sparseParts } from './sparse-parts'
+import { fromParts, granularityOf, isValuesDType, mostStored, type PartName, sparseParts } from './sparse-parts'
 
 interface LayerEntry {
   format: SparseFormat
@@ -24,25 +28,34 @@ interface LayerEntry {
   /** Stored values, or blocks; 0 for '2:4', whose shape says it. */
   count: number
   bias: boolean
+  /** With int8 values, else absent. */
+  quantized?: InputEntry & { granularity: Granularity }
 }
 
 const sparseLayers: LayerKind<SparseLinear, LayerEntry> = {
   key: 'kerf.sparse_layers',
   type: SparseLinear,
-  describe({ format, weight, weightColumns, bias }) {
-    return { format, dtype: weight.dtype, count: weightColumns?.size ?? 0, bias: bias !== null }
+  describe(layer) {
+    const { format, weight, weightScale: scale, weightColumns, bias, input } = layer
+    const entry = { format, dtype: weight.dtype, count: weightColumns?.size ?? 0, bias: bias !== null }
+    if (!scale) return entry
+    const has = inputBuffers.filter((name) => layer[name] !== null)
+    return { ...entry, quantized: { granularity: granularityOf(scale), input, has } }
   },
-  read(op, { format: given, dtype, count, bias }, shape) {
+  read(op, { format: given, dtype, count, bias, quantized }, shape) {
     const format = checkFormat(op, given)
     if (format === '2:4' && shape[1] % 4 !== 0)
       throw new FormatError(`2:4 needs a multiple of 4 inputs, there are ${shape[1]}`)
-    if (!isValuesDType(dtype)) throw new FormatError(`dtype must be a float dtype, got ${show(dtype)}`)
+    if (!isValuesDType(dtype)) throw new FormatError(`dtype must be a float dtype or int8, got ${show(dtype)}`)
     checkInteger(op, 'count', count, 0, format === '2:4' ? 0 : mostStored(shape, format))
     if (typeof bias !== 'boolean') throw new FormatError(`bias must be true or false, got ${show(bias)}`)
-    return { format, dtype, count: count as number, bias }
+    const entry = { format, dtype, count: count as number, bias }
+    if (dtype === 'int8') return { ...entry, quantized: readQuantized(op, quantized) }
+    if (quantized !== undefined) throw new FormatError(`quantized needs int8 values, they are ${dtype}`)
+    return entry
   },
-  blank(_op, { format, dtype, count, bias }, { outFeatures, inFeatures, weight }) {
-    const layout = { shape: [outFeatures, inFeatures], format, dtype, count } as const
+  blank(_op, { format, dtype, count, bias, quantized }, { outFeatures, inFeatures, weight }) {
+    const layout = { shape: [outFeatures, inFeatures], format, dtype, count, ...quantized } as const
     const parts = sparseParts.map((part) => {
       const shape = part.shape(layout)
       return [part.name, shape && zeros(shape, { dtype: part.dtype(layout) })]
@@ -51,8 +64,19 @@ const sparseLayers: LayerKind<SparseLinear, LayerEntry> = {
     return new SparseLinear({
       weight: { shape: layout.shape, format, ...Object.fromEntries(parts) },
       bias: bias ? zeros([outFeatures], { dtype: weight.dtype }) : null,
+      ...(quantized && blankInput(quantized, inFeatures)),
     })
   },
+}
+
+function readQuantized(op: string, given: unknown): InputEntry & { granularity: Granularity } {
+  if (typeof given !== 'object' || given === null)
+    throw new FormatError(`int8 values need quantized, an object, got ${show(given)}`)
+  const fields = given as Fields
+  const granularity = checkGranularity(op, fields.granularity, 2)
+  if (!hasSparseScale(granularity))
+    throw new FormatError(`granularity must be per tensor or per channel(0), it is ${showGranularity(granularity)}`)
+  return { granularity, ...readInput(op, fields, inputBuffers) }
 }
 
 /**
@@ -101,8 +125,8 @@ const sparseTensors: TensorKind<SparseTensor> = {
 }
 
 /**
- * Sparse tensors as plain ones for saveSafetensors: `name` has the values, `name.pointers`, `name.columns`, `name.metadata`
- * the indices that the format has; the rest is metadata.
+ * Sparse tensors as plain ones for saveSafetensors: `name` has the values, `name.scale` the scale of int8 ones,
+ * `name.pointers`, `name.columns`, `name.metadata` the indices that the format has; the rest is metadata.
  *
  * @example
  * const { tensors, metadata } = prune.toTensors({ w: prune.sparsify(w, 'csr') })

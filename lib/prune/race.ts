@@ -10,7 +10,10 @@ const BUDGET_MS = 25
 const REPETITION_MS = 0.4
 /** Of all, so that the first, whose code is not compiled yet, does not decide. */
 const LEAST_ROUNDS = 3
-/** After that many rounds, what is so many times slower than the best is not tried again. */
+/**
+ * After that many rounds, what is so many times slower than the best is not tried again, if a call takes longer than a
+ * repetition. A shorter one costs the race no more than the others do, and may only have been disturbed so far.
+ */
 const HOPELESS_AFTER = 2
 const HOPELESS = 3
 
@@ -42,7 +45,8 @@ export async function race(contenders: readonly (() => Tensor)[]): Promise<numbe
   for (const [i] of contenders.entries()) await repeat(i, 1)
   const end = performance.now() + BUDGET_MS
   for (let round = 0; round < LEAST_ROUNDS || performance.now() < end; round++) {
-    const limit = round < HOPELESS_AFTER ? Number.POSITIVE_INFINITY : HOPELESS * Math.min(...best)
+    const limit =
+      round < HOPELESS_AFTER ? Number.POSITIVE_INFINITY : Math.max(REPETITION_MS, HOPELESS * Math.min(...best))
     for (const [i, ms] of best.entries()) if (ms <= limit) await repeat(i, Math.max(1, Math.round(REPETITION_MS / ms)))
   }
   return best

@@ -1,16 +1,26 @@
 /** A fully connected layer whose weights are sparse. It is made by convert, and is a Module like any other. */
 import { ArgumentError, KerfError, show } from '../core/errors'
+import { showGranularity } from '../core/quantization'
 import { checkShape } from '../core/shape'
 import { showPercent } from '../core/text-table'
 import { countZeros } from '../nn/model'
 import { Module } from '../nn/module'
+import {
+  type InputMode,
+  type InputParts,
+  inputBuffers,
+  multiplyInput,
+  type QuantizedInput,
+  registerInput,
+  showInput,
+} from '../nn/quantized-input'
 import { checkBias } from '../ops/epilogue'
 import { sparseLinear } from '../ops/spmatmul'
 import { checkFormat, type SparseFormat, type SparseParts, SparseTensor, showFormat } from '../tensor/sparse'
 import { checkTensor, copyTo, type Tensor } from '../tensor/tensor'
-import { fromParts, type PartName, sparseParts } from './sparse-parts'
+import { fromParts, granularityOf, type PartName, sparseParts } from './sparse-parts'
 
-export interface SparseLinearParts {
+export interface SparseLinearParts extends Omit<InputParts, 'input'> {
   /**
    * [out, in]. Parts that are no SparseTensor yet are made one when the layer first computes, and checked then: so values
    * may be loaded after the layer is made.
@@ -18,22 +28,30 @@ export interface SparseLinearParts {
   weight: SparseTensor | SparseParts
   /** float [out]; default none. */
   bias?: Tensor | null
+  /** With int8 weights, as in a quantized layer; default 'float'. */
+  input?: InputMode
 }
 
 /**
- * y = x W^T + b with a SparseTensor W. Its tensors are buffers, so that stateDict(), saving and loading work as for a dense
- * layer: `weight` (the values that are stored), those that the format has of `weightPointers`, `weightColumns` and
- * `weightMetadata`, and `bias`. Gradients flow to the input, none to the weights. to() converts values and bias.
+ * y = x W^T + b with a SparseTensor W, of floats or int8. Its tensors are buffers, so that stateDict(), saving and loading
+ * work as for a dense layer: `weight` (the values that are stored), `weightScale` of int8 ones, those that the format has of
+ * `weightPointers`, `weightColumns` and `weightMetadata`, `bias`, and `inputScale`, `inputZeroPoint`, `inputMultiplier` as
+ * in a quantized layer. Gradients flow to the input, none to the weights. to() converts float values and bias.
  */
-export class SparseLinear extends Module {
+export class SparseLinear extends Module implements QuantizedInput {
   readonly inFeatures: number
   readonly outFeatures: number
   readonly format: SparseFormat
+  readonly input: InputMode
   weight!: Tensor
+  weightScale!: Tensor<'float32'> | null
   weightPointers!: Tensor<'int32'> | null
   weightColumns!: Tensor<'int32'> | null
   weightMetadata!: Tensor<'uint8'> | null
   bias!: Tensor | null
+  inputScale!: Tensor<'float32'> | null
+  inputZeroPoint!: Tensor<'int32'> | null
+  inputMultiplier!: Tensor<'float32'> | null
   #sparse: SparseTensor | null
   #zeros: { of: Tensor; count: number } | null = null
 
@@ -48,11 +66,16 @@ export class SparseLinear extends Module {
     if (shape.length !== 2) throw new ArgumentError(`${op}: weight must be [out, in], got ${show(shape)}`)
     ;[this.outFeatures, this.inFeatures] = shape as [number, number]
     this.format = checkFormat(op, weight.format)
-    checkTensor(op, 'values', weight.values)
+    const { dtype } = checkTensor(op, 'values', weight.values)
+    this.input = parts.input ?? 'float'
+    for (const name of ['input', ...inputBuffers] as const)
+      if (dtype !== 'int8' && parts[name] != null && parts[name] !== 'float')
+        throw new ArgumentError(`${op}: ${name} needs int8 weights, they are ${dtype}`)
     for (const { name, buffer } of sparseParts)
       this.registerBuffer(buffer, weight[name] ?? null, { fixed: name !== 'values' })
     if (parts.bias) checkBias(op, parts.bias, this.outFeatures)
     this.registerBuffer('bias', parts.bias ?? null)
+    registerInput(op, this, { ...parts, input: this.input })
     this.#sparse = weight instanceof SparseTensor ? weight : null
   }
 
@@ -93,7 +116,7 @@ export class SparseLinear extends Module {
 
   /** Indices that were damaged in a file are found here, and not when the layer first computes. */
   protected override checkState(path: string, given: (name: string) => Tensor | undefined): void {
-    const indices = sparseParts.filter(({ name }) => name !== 'values')
+    const indices = sparseParts.filter(({ name }) => name !== 'values' && name !== 'scale')
     if (!indices.some(({ buffer }) => given(buffer))) return
     // Copies, since a SparseTensor takes over what it is made of.
     const copies = new Map<PartName, Tensor>()
@@ -119,11 +142,13 @@ export class SparseLinear extends Module {
 
   /** @param input float [..., inFeatures] */
   forward(input: Tensor): Tensor {
-    return sparseLinear(input, this.sparseWeight, this.bias)
+    return multiplyInput(this, input, (x, options) => sparseLinear(x, this.sparseWeight, this.bias, options))
   }
 
   override describe(): string {
     const zeros = showPercent(this.zeros / (this.outFeatures * this.inFeatures))
-    return `inFeatures=${this.inFeatures}, outFeatures=${this.outFeatures}, bias=${this.bias !== null}, ${showFormat(this.format)}, ${zeros} zeros`
+    const scale = this.weightScale
+    const integers = scale ? `, int8 ${showGranularity(granularityOf(scale))}, ${showInput(this)}` : ''
+    return `inFeatures=${this.inFeatures}, outFeatures=${this.outFeatures}, bias=${this.bias !== null}, ${showFormat(this.format)}, ${zeros} zeros${integers}`
   }
 }

@@ -1,5 +1,6 @@
 /** The tensors that a SparseTensor consists of: the one list of them, for layers, files and blanks. */
 import { type DType, isFloat } from '../core/dtype'
+import { type Granularity, perChannel, perTensor, scaleShape } from '../core/quantization'
 import type { Shape } from '../core/shape'
 import { isBlocks, type SparseFormat, SparseTensor } from '../tensor/sparse'
 import type { Tensor } from '../tensor/tensor'
@@ -13,15 +14,17 @@ export interface SparseLayout {
   dtype: DType
   /** 'csr': stored values. Blocks: stored blocks. '2:4': not asked. */
   count: number
+  /** Of int8 values; default perTensor. */
+  granularity?: Granularity
 }
 
-export type PartName = 'values' | 'pointers' | 'columns' | 'metadata'
+export type PartName = 'values' | 'scale' | 'pointers' | 'columns' | 'metadata'
 
 interface Part {
   /** In a SparseTensor and, but for the values, after a tensor's name in a file. */
   name: PartName
   /** In a SparseLinear. */
-  buffer: 'weight' | 'weightPointers' | 'weightColumns' | 'weightMetadata'
+  buffer: 'weight' | 'weightScale' | 'weightPointers' | 'weightColumns' | 'weightMetadata'
   dtype(layout: SparseLayout): DType
   /** Null where such a matrix has no such part. */
   shape(layout: SparseLayout): Shape | null
@@ -36,6 +39,13 @@ export const sparseParts: readonly Part[] = [
     dtype: ({ dtype }) => dtype,
     shape: ({ shape: [rows, columns], format, count }) =>
       format === '2:4' ? [rows, columns / 2] : isBlocks(format) ? [count, ...format.block] : [count],
+  },
+  {
+    name: 'scale',
+    buffer: 'weightScale',
+    dtype: () => 'float32',
+    shape: ({ shape, dtype, granularity = perTensor }) =>
+      dtype === 'int8' ? scaleShape('sparsify', granularity, shape) : null,
   },
   {
     name: 'pointers',
@@ -64,7 +74,11 @@ export function mostStored([rows, columns]: readonly [number, number], format: S
 }
 
 /** Whether values of a SparseTensor may be of this dtype. */
-export const isValuesDType = (dtype: unknown): dtype is DType => typeof dtype === 'string' && isFloat(dtype as DType)
+export const isValuesDType = (dtype: unknown): dtype is DType =>
+  typeof dtype === 'string' && (dtype === 'int8' || isFloat(dtype as DType))
+
+/** Of weights [out, in] by their scale. */
+export const granularityOf = (scale: Tensor): Granularity => (scale.rank > 0 ? perChannel(0) : perTensor)
 
 /** A SparseTensor of these tensors; its constructor checks them. */
 export function fromParts<D extends DType = DType>(

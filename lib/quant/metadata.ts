@@ -10,21 +10,18 @@ import {
   toPlainTensors,
 } from '../nn/layer-metadata'
 import type { AnyModule } from '../nn/module'
+import { blankInput, type InputEntry, inputBuffers, readInput } from '../nn/quantized-input'
+import { checkWeights, QuantizedLinear } from '../nn/quantized-linear'
 import { zeros } from '../ops/create'
 import { QuantizedTensor } from '../tensor/quantized'
 import type { Tensor } from '../tensor/tensor'
-import { checkFormat, type InputMode, QuantizedLinear } from './layers'
 
-interface LayerEntry {
+const OPTIONAL = ['weightZeroPoint', 'bias', ...inputBuffers] as const
+
+interface LayerEntry extends InputEntry<(typeof OPTIONAL)[number]> {
   dtype: QuantDType
   granularity: Granularity
-  input: InputMode
-  /** Which optional buffers there are. */
-  has: readonly Optional[]
 }
-
-const OPTIONAL = ['weightZeroPoint', 'bias', 'inputScale', 'inputZeroPoint', 'inputMultiplier'] as const
-type Optional = (typeof OPTIONAL)[number]
 
 function isDType(value: unknown): value is QuantDType {
   return value === 'int8' || value === 'uint8' || value === 'int4' || value === 'uint4'
@@ -53,25 +50,19 @@ const quantizedLayers: LayerKind<QuantizedLinear, LayerEntry> = {
     const { weightDType: dtype, granularity, input } = layer
     return { dtype, granularity, input, has: OPTIONAL.filter((name) => layer[name] !== null) }
   },
-  read(op, { dtype, granularity, input, has }) {
+  read(op, fields) {
+    const { dtype } = fields
     if (!isDType(dtype)) throw new FormatError(`dtype must be int8, uint8, int4 or uint4, got ${show(dtype)}`)
-    if (!Array.isArray(has) || has.some((name) => !OPTIONAL.includes(name)))
-      throw new FormatError(`has must be a list of ${OPTIONAL.join(' ')}, got ${show(has)}`)
-    const entry = { dtype, granularity: checkGranularity(op, granularity, 2), input: input as InputMode, has }
-    checkFormat(op, dtype, entry.granularity, entry.input)
-    if ((input === 'uint8' || input === 'int8') && !has.includes('inputScale'))
-      throw new FormatError(`input '${input}' needs inputScale`)
+    const granularity = checkGranularity(op, fields.granularity, 2)
+    const entry = { dtype, granularity, ...readInput(op, fields, OPTIONAL) }
+    checkWeights(op, dtype, granularity, entry.input)
     return entry
   },
   blank(op, entry, { outFeatures: out, inFeatures: size, weight }) {
-    const has = (name: Optional) => entry.has.includes(name)
     return new QuantizedLinear({
       weight: blankWeight(op, [out, size], entry),
-      bias: has('bias') ? zeros([out], { dtype: weight.dtype }) : null,
-      input: entry.input,
-      inputScale: has('inputScale') ? (zeros([]) as Tensor<'float32'>) : null,
-      inputZeroPoint: has('inputZeroPoint') ? (zeros([], { dtype: 'int32' }) as Tensor<'int32'>) : null,
-      inputMultiplier: has('inputMultiplier') ? (zeros([size]) as Tensor<'float32'>) : null,
+      bias: entry.has.includes('bias') ? zeros([out], { dtype: weight.dtype }) : null,
+      ...blankInput(entry, size),
     })
   },
 }

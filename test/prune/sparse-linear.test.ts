@@ -243,7 +243,7 @@ t.test('hostile metadata is refused, and the model is what it was', (t) => {
     [{ ...csr, format: { block: [1e9, 1] } }, /layer '0': block\[0\] must be/],
     [{ ...csr, format: { block: [1, 16, 2] } }, /layer '0': format must be/],
     [{ ...csr, format: '2:4' }, /layer '0': count must be/],
-    [{ ...csr, dtype: 'int2' }, /layer '0': dtype must be a float dtype, got "int2"/],
+    [{ ...csr, dtype: 'int2' }, /layer '0': dtype must be a float dtype or int8, got "int2"/],
     [{ ...csr, dtype: 'int32' }, /layer '0': dtype must be a float dtype/],
     [{ ...csr, dtype: ['float32'] }, /layer '0': dtype must be a float dtype/],
     [{ ...csr, count: 241 }, /layer '0': count must be .*240, got 241/],

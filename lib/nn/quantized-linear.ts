@@ -1,33 +1,27 @@
-/** Layers whose weights are integers. They are made by quantizeModel and convert, and are Modules like any other. */
+/** A fully connected layer whose weights are integers. It is made by kerf/quant, and is a Module like any other. */
 import { ArgumentError, show } from '../core/errors'
 import type { Granularity, QuantDType } from '../core/quantization'
 import { showGranularity } from '../core/quantization'
-import { Module } from '../nn/module'
-import { mul } from '../ops/arithmetic'
-import { type InputQuantization, quantizedLinear } from '../ops/quantized-linear'
-import { cast } from '../ops/unary'
+import { quantizedLinear } from '../ops/quantized-linear'
 import { QuantizedTensor } from '../tensor/quantized'
 import type { Tensor } from '../tensor/tensor'
+import { Module } from './module'
+import {
+  type InputMode,
+  type InputParts,
+  multiplyInput,
+  type QuantizedInput,
+  registerInput,
+  showInput,
+} from './quantized-input'
 
-/** How a QuantizedLinear takes its input: float, bytes by a range found on the way, or bytes by a fixed scale. */
-export const inputModes = ['float', 'tensor', 'token', 'uint8', 'int8'] as const
-export type InputMode = (typeof inputModes)[number]
-
-export interface QuantizedLinearParts {
+export interface QuantizedLinearParts extends InputParts {
   weight: QuantizedTensor
   bias: Tensor | null
-  input: InputMode
-  /** With input 'uint8' or 'int8': one element each. */
-  inputScale?: Tensor<'float32'> | null
-  inputZeroPoint?: Tensor<'int32'> | null
-  /** [in]: columns of the input are multiplied by it first (SmoothQuant, AWQ). */
-  inputMultiplier?: Tensor<'float32'> | null
 }
 
 /** Throws unless the kernels multiply such inputs by such weights. */
-export function checkFormat(op: string, dtype: QuantDType, granularity: Granularity, input: InputMode): void {
-  if (!inputModes.includes(input))
-    throw new ArgumentError(`${op}: input must be ${inputModes.join(' ')}, got ${show(input)}`)
+export function checkWeights(op: string, dtype: QuantDType, granularity: Granularity, input: InputMode): void {
   const weights = `${dtype} ${showGranularity(granularity)}`
   if (granularity.kind === 'channel' && granularity.axis !== 0 && granularity.axis !== -2)
     throw new ArgumentError(`${op}: weights must be quantized along their inputs, they are ${weights}`)
@@ -43,7 +37,7 @@ export function checkFormat(op: string, dtype: QuantDType, granularity: Granular
  * float layer: `weight` (int8 or uint8, two 4-bit codes a byte), `weightScale`, and where there are any `weightZeroPoint`,
  * `bias`, `inputScale`, `inputZeroPoint`, `inputMultiplier`. Gradients flow to the input, none to the weights.
  */
-export class QuantizedLinear extends Module {
+export class QuantizedLinear extends Module implements QuantizedInput {
   readonly inFeatures: number
   readonly outFeatures: number
   readonly weightDType: QuantDType
@@ -60,12 +54,10 @@ export class QuantizedLinear extends Module {
 
   constructor(parts: QuantizedLinearParts) {
     super()
+    const op = 'QuantizedLinear'
     const { weight, input } = parts
     if (!(weight instanceof QuantizedTensor) || weight.rank !== 2)
-      throw new ArgumentError(`QuantizedLinear: weight must be a QuantizedTensor [out, in], got ${show(weight)}`)
-    checkFormat('QuantizedLinear', weight.dtype, weight.granularity, input)
-    if ((input === 'uint8' || input === 'int8') && !parts.inputScale)
-      throw new ArgumentError(`QuantizedLinear: input '${input}' needs inputScale`)
+      throw new ArgumentError(`${op}: weight must be a QuantizedTensor [out, in], got ${show(weight)}`)
     ;[this.outFeatures, this.inFeatures] = weight.shape as [number, number]
     this.weightDType = weight.dtype
     this.granularity = weight.granularity
@@ -75,9 +67,8 @@ export class QuantizedLinear extends Module {
     this.registerBuffer('weightScale', weight.scale, fixed)
     this.registerBuffer('weightZeroPoint', weight.zeroPoint, fixed)
     this.registerBuffer('bias', parts.bias)
-    this.registerBuffer('inputScale', parts.inputScale ?? null, fixed)
-    this.registerBuffer('inputZeroPoint', parts.inputZeroPoint ?? null, fixed)
-    this.registerBuffer('inputMultiplier', parts.inputMultiplier ?? null, fixed)
+    registerInput(op, this, parts)
+    checkWeights(op, weight.dtype, weight.granularity, input)
     this.#quantized = weight
   }
 
@@ -104,24 +95,11 @@ export class QuantizedLinear extends Module {
 
   /** @param input float [..., inFeatures] */
   forward(input: Tensor): Tensor {
-    if (this.input === 'float') {
-      const x = this.inputMultiplier ? cast(mul(input, this.inputMultiplier), input.dtype) : input
-      return quantizedLinear(x, this.quantizedWeight, this.bias)
-    }
-    return quantizedLinear(input, this.quantizedWeight, this.bias, {
-      quantizeInput: this.#inputQuantization(),
-      multiplier: this.inputMultiplier,
-    })
-  }
-
-  #inputQuantization(): InputQuantization {
-    const mode = this.input
-    if (mode === 'tensor' || mode === 'token') return mode
-    return { scale: this.inputScale as Tensor, zeroPoint: this.inputZeroPoint, dtype: mode as 'uint8' | 'int8' }
+    return multiplyInput(this, input, (x, options) => quantizedLinear(x, this.quantizedWeight, this.bias, options))
   }
 
   override describe(): string {
     const weights = `${this.weightDType} ${showGranularity(this.granularity)}`
-    return `inFeatures=${this.inFeatures}, outFeatures=${this.outFeatures}, bias=${this.bias !== null}, ${weights}, input ${this.input}`
+    return `inFeatures=${this.inFeatures}, outFeatures=${this.outFeatures}, bias=${this.bias !== null}, ${weights}, ${showInput(this)}`
   }
 }
