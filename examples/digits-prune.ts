@@ -1,0 +1,213 @@
+/**
+ * Handwritten digits, pruned: trains LeNet-300-100 on MNIST until it is as good as it gets, prunes it in several ways and
+ * weighs accuracy against what is left and what the file takes; then draws lottery tickets.
+ *
+ *   npm run demo:prune [-- --quick --json --folder digits-model]
+ *
+ * Everything is chosen on the validation set, which is cut from the training set; the test set is used once a model, for
+ * the table. Exit code 1 when a row loses more than it may, has other zeros or a larger file than it must have, or does
+ * not come back from its file as it was.
+ */
+import { createHash } from 'node:crypto'
+import { mkdir, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { parseArgs } from 'node:util'
+import Table from 'cli-table3'
+import { data, info, manualSeed, type nn, noGrad, scope } from 'kerf'
+import { type Lottery, lottery, mean, type Point } from './digits-lottery'
+import { DENSE, load, makeAll, type Row, save } from './digits-pruned'
+import {
+  type Digits,
+  digits,
+  evaluate,
+  exitWith,
+  lenet,
+  percent,
+  progress,
+  type Training,
+  trainBest,
+} from './digits-training'
+
+/** How much is done. */
+interface Form {
+  name: 'full' | 'quick'
+  schedule: Training
+  lottery: Lottery
+  /** What the dense model must reach on the test set. */
+  required: number
+  /** What any row may lose that says nothing itself; the short form asks no more of the others. */
+  tolerated: number
+}
+
+/**
+ * 20 epochs: on the validation set 40 are no better, nor are other rates and decays. Tickets are trained for shorter, with
+ * less decay, as there are a hundred of them.
+ */
+const full: Form = {
+  name: 'full',
+  schedule: { epochs: 20, maxSteps: Number.POSITIVE_INFINITY, lr: 2e-3, weightDecay: 0.1 },
+  lottery: { trials: 3, rounds: 17, epochs: 8, maxSteps: Number.POSITIVE_INFINITY, lr: 1.2e-3 },
+  required: 0.983,
+  tolerated: 0.005,
+}
+
+const quick: Form = {
+  name: 'quick',
+  schedule: { epochs: 2, maxSteps: 400, lr: 2e-3, weightDecay: 0.1 },
+  lottery: { trials: 1, rounds: 2, epochs: 1, maxSteps: 200, lr: 1.2e-3 },
+  required: 0.94,
+  tolerated: 0.03,
+}
+
+/** A row of the table. */
+interface Result {
+  name: string
+  /** On the test set. */
+  accuracy: number
+  /** accuracy - the dense model's, in points (hundredths). */
+  difference: number
+  /** Of the weights of linear layers, biases not counted. */
+  weights: number
+  zeros: number
+  /** Parameters that are not 0, biases included. */
+  kept: number
+  bytes: number
+  /** The dense model's bytes / these. */
+  smaller: number
+  /** Epochs after those of the dense model, of the row that this one starts from if it trains none itself. */
+  epochs: number
+  file: string
+  /** The model that comes back from the file gives the same bits for all validation images. */
+  same: boolean
+}
+
+/** A digest of what a model answers, bit for bit. */
+async function answers(model: nn.Module, dataset: Digits): Promise<string> {
+  const hash = createHash('sha256')
+  for await (const [x] of data.loader(dataset, { batchSize: 1000, recycle: true })) {
+    const logits = await scope(() => noGrad(() => model.forward(x))).data()
+    hash.update(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength))
+  }
+  return hash.digest('hex')
+}
+
+/** Weights of linear layers and those of them that are 0, and biases. */
+async function count(model: nn.Module): Promise<{ weights: number; zeros: number; biases: number }> {
+  const sum = { weights: 0, zeros: 0, biases: 0 }
+  for (const [name, tensor] of Object.entries(model.stateDict())) {
+    if (name.endsWith('.bias')) sum.biases += tensor.size
+    if (!name.endsWith('.weight')) continue
+    sum.weights += tensor.size
+    for (const value of (await tensor.data()) as Float32Array) if (value === 0) sum.zeros++
+  }
+  return sum
+}
+
+/** What a row has to be and is not. */
+function failuresOf(row: Row, result: Result, form: Form): string[] {
+  const { accuracy, difference, zeros, weights, smaller, same } = result
+  const failures: string[] = []
+  const may = form.name === 'full' ? (row.tolerated ?? form.tolerated) : form.tolerated
+  if (row.name === DENSE && accuracy < form.required)
+    failures.push(`${percent(accuracy)} is below ${percent(form.required)}`)
+  // A hundredth of an image: differences of accuracies are rounded.
+  if (-difference > 100 * may + 1e-6)
+    failures.push(`lost ${points(-difference)} points, it may lose ${points(100 * may)}`)
+  const wanted = row.zeros?.(weights)
+  if (wanted !== undefined && (row.moreZeros ? zeros < wanted : zeros !== wanted))
+    failures.push(`${zeros} zeros instead of ${wanted}`)
+  if (smaller < (row.smaller ?? 0)) failures.push(`${smaller.toFixed(1)} times smaller, not ${row.smaller}`)
+  if (!same) failures.push('the saved model came back different')
+  return failures.map((failure) => `${row.name}: ${failure}`)
+}
+
+const points = (x: number) => x.toFixed(2)
+
+function table(results: readonly Result[]): string {
+  const out = new Table({
+    head: ['model', 'test accuracy', 'points', 'zeros', 'kept', 'bytes', 'smaller', 'epochs', 'loaded back'],
+    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'left'],
+    style: process.stdout.isTTY ? {} : { head: [], border: [] },
+  })
+  for (const { name, accuracy, difference, zeros, weights, kept, bytes, smaller, epochs, same } of results) {
+    out.push([
+      ...[name, percent(accuracy), points(difference), percent(zeros / weights), kept.toLocaleString('en')],
+      ...[bytes.toLocaleString('en'), `${smaller.toFixed(1)}x`, epochs, same ? 'identical' : 'DIFFERENT'],
+    ])
+  }
+  return out.toString()
+}
+
+function curve(curve: readonly Point[]): string {
+  const out = new Table({
+    head: ['weights left', 'winning ticket', 'other start'],
+    colAligns: ['right', 'right', 'right'],
+    style: process.stdout.isTTY ? {} : { head: [], border: [] },
+  })
+  for (const { left, ticket, reinit } of curve)
+    out.push([percent(left), percent(mean(ticket.test)), percent(mean(reinit.test))])
+  return out.toString()
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
+      folder: { type: 'string', default: 'digits-model' },
+    },
+  })
+  const started = performance.now()
+  const form = values.quick ? quick : full
+  const { schedule } = form
+  const show = progress(values.json)
+  const { training, validation, test } = await digits()
+  manualSeed(1)
+  show.say('dense')
+  const weights = await trainBest(lenet(), training, validation, { ...schedule, show })
+
+  await mkdir(values.folder, { recursive: true })
+  const results: Result[] = []
+  const failures: string[] = []
+  await makeAll({ weights, training, validation, schedule, show }, async (row, model) => {
+    const file = await save(values.folder, row, model)
+    const same = (await answers(await load(file), validation)) === (await answers(model, validation))
+    const { accuracy } = await evaluate(model, test)
+    const { weights, zeros, biases } = await count(model)
+    const { size: bytes } = await stat(file)
+    const dense = results[0] ?? { accuracy, bytes }
+    const result = {
+      ...{ name: row.name, accuracy, difference: Number((100 * (accuracy - dense.accuracy)).toFixed(2)) },
+      ...{ weights, zeros, kept: weights + biases - zeros, bytes, smaller: dense.bytes / bytes },
+      ...{ epochs: row.name === DENSE ? 0 : schedule.epochs, file, same },
+    }
+    results.push(result)
+    failures.push(...failuresOf(row, result, form))
+    show.say(`${row.name}: done`)
+  })
+  const tickets = await lottery({ training, validation, test }, form.lottery, show)
+  const last = tickets.at(-1) as Point
+  if (form.name === 'full' && mean(last.ticket.test) <= mean(last.reinit.test))
+    failures.push(`lottery: at ${percent(last.left)} of the weights the tickets are no better than other starts`)
+
+  const passed = failures.length === 0
+  const seconds = Math.round((performance.now() - started) / 1000)
+  const { cpu, cores, platform, node, target, threads, version } = info()
+  const report = {
+    ...{ example: 'digits-prune', kerf: version, date: new Date().toISOString() },
+    machine: { cpu, cores, platform, node, target, threads },
+    ...{ form: form.name, seconds, epochs: schedule.epochs, required: form.required, passed, failures },
+    ...{ rows: results, lottery: { epochs: form.lottery.epochs, trials: form.lottery.trials, points: tickets } },
+  }
+  if (values.json) console.log(JSON.stringify(report, null, 2))
+  else {
+    console.log(table(results))
+    console.log(`Lottery tickets, mean test accuracy of ${form.lottery.trials} starts:`)
+    console.log(curve(tickets))
+    console.log(`${seconds} s, saved in ${path.resolve(values.folder)}`)
+  }
+  for (const failure of failures) console.error(`digits-prune: ${failure}`)
+  return passed ? 0 : 1
+}
+
+exitWith('digits-prune', main)
