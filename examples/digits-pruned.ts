@@ -1,4 +1,5 @@
 /** The ways to prune the digits model: every entry is a row of the table of `npm run demo:prune`. */
+import path from 'node:path'
 import { io, type nn, prune, quant, type Tensor } from 'kerf'
 import {
   copyOf,
@@ -149,7 +150,8 @@ export async function makeAll(job: Job, each: (row: Row, model: nn.Module) => Pr
 
 /** Writes a row's model: the dense one as it is, the others compressed. Answers the file. */
 export async function save(folder: string, { name }: Row, model: nn.Module): Promise<string> {
-  const file = `${folder}/${name.toLowerCase().replace(/[^a-z0-9]+/g, '-')}.${name === DENSE ? 'safetensors' : 'kerf'}`
+  const words = name.toLowerCase().match(/[a-z0-9]+/g) as string[]
+  const file = path.join(folder, `${words.join('-')}.${name === DENSE ? 'safetensors' : 'kerf'}`)
   const options = { metadata: { architecture: 'lenet-300-100', ...quant.metadata(model) } }
   if (name === DENSE) await io.saveSafetensors(file, model.stateDict(), options)
   else await io.saveCompressed(file, model.stateDict(), options)

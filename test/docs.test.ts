@@ -95,6 +95,9 @@ t.test('docs/prune.md', (t) => {
     'the chart has a bar',
   )
   t.ok(lines.includes('restored true'))
+  const compressed = lines.find((line) => line.startsWith('compressed '))?.split(' ') ?? []
+  t.ok(Number(compressed[1]) > 30, `${compressed[1]} times smaller`)
+  t.ok(Number(compressed.at(-1)) > dense - 1.5, `${compressed.at(-1)} of ${dense}`)
   t.end()
 })
 
