@@ -76,6 +76,7 @@ interface Result {
   smaller: number
   /** Epochs after those of the dense model, of the row that this one starts from if it trains none itself. */
   epochs: number
+  /** In the folder. */
   file: string
   /** The model that comes back from the file gives the same bits for all validation images. */
   same: boolean
@@ -179,7 +180,7 @@ async function main(): Promise<number> {
     const result = {
       ...{ name: row.name, accuracy, difference: Number((100 * (accuracy - dense.accuracy)).toFixed(2)) },
       ...{ weights, zeros, kept: weights + biases - zeros, bytes, smaller: dense.bytes / bytes },
-      ...{ epochs: row.name === DENSE ? 0 : schedule.epochs, file, same },
+      ...{ epochs: row.name === DENSE ? 0 : schedule.epochs, file: path.basename(file), same },
     }
     results.push(result)
     failures.push(...failuresOf(row, result, form))

@@ -88,11 +88,13 @@ async function rightAnswers(file: string): Promise<number> {
 }
 
 t.test('--quick --json', async (t) => {
-  const { status, stdout, stderr } = digitsPrune('--quick', '--json', '--folder', t.testdir())
+  const folder = t.testdir()
+  const { status, stdout, stderr } = digitsPrune('--quick', '--json', '--folder', folder)
   t.equal(status, 0, stderr)
   const report = JSON.parse(stdout)
   const rows: Row[] = report.rows
   const row = (name: string) => rows.find((r) => r.name === name) as Row
+  const fileOf = (name: string) => path.join(folder, row(name).file)
   t.same([report.form, report.passed, report.failures], ['quick', true, []])
   t.same(
     rows.map(({ name }) => name),
@@ -108,7 +110,7 @@ t.test('--quick --json', async (t) => {
     t.equal(r.weights, WEIGHTS)
     if (zeros !== null) t.equal(r.zeros, zeros, `${name}: zeros`)
     t.equal(r.kept, WEIGHTS + BIASES - r.zeros)
-    t.equal(statSync(r.file).size, r.bytes)
+    t.equal(statSync(fileOf(name)).size, r.bytes)
     t.ok(dense.bytes / r.bytes >= smaller, `${name}: ${dense.bytes / r.bytes} times smaller`)
     t.ok(r.same, `${name} comes back the same`)
     t.equal(r.epochs, i === 0 ? 0 : report.epochs)
@@ -116,12 +118,12 @@ t.test('--quick --json', async (t) => {
   t.ok(dense.bytes > 4 * (WEIGHTS + BIASES))
 
   t.test('patterns in the files', async (t) => {
-    groups(await weightsIn(row('2:4').file), 4, (group) => {
+    groups(await weightsIn(fileOf('2:4')), 4, (group) => {
       if (nonZeros(group) !== 2) t.fail(`2:4: ${group}`)
     })
     let blocks = 0
     let zero = 0
-    groups(await weightsIn(row('blocks 1x16, 80 %').file), 16, (group) => {
+    groups(await weightsIn(fileOf('blocks 1x16, 80 %')), 16, (group) => {
       blocks++
       if (nonZeros(group) === 0) zero++
     })
@@ -130,7 +132,7 @@ t.test('--quick --json', async (t) => {
       ['Deep Compression, 12x, 5 bits', 32],
       ['Deep Compression, 95 %, 4 bits', 16],
     ] as const) {
-      for (const values of await weightsIn(row(name).file)) {
+      for (const values of await weightsIn(fileOf(name))) {
         const distinct = new Set(values.filter((w) => w !== 0)).size
         t.ok(distinct > most / 2 && distinct <= most, `${name}: ${distinct} values`)
       }
@@ -138,9 +140,9 @@ t.test('--quick --json', async (t) => {
   })
 
   t.test('accuracies are those of the files', async (t) => {
-    t.equal((await readSafetensorsInfo(dense.file)).metadata.architecture, 'lenet-300-100')
+    t.equal((await readSafetensorsInfo(fileOf('dense float32'))).metadata.architecture, 'lenet-300-100')
     for (const name of ['2:4', 'Deep Compression, 95 %, 4 bits'])
-      t.equal(await rightAnswers(row(name).file), Math.round(10_000 * row(name).accuracy), name)
+      t.equal(await rightAnswers(fileOf(name)), Math.round(10_000 * row(name).accuracy), name)
   })
 
   t.test('lottery tickets, README table and curve', async (t) => {
