@@ -35,7 +35,7 @@ interface Form {
   lottery: Lottery
   /** What the dense model must reach on the test set. */
   required: number
-  /** What any row may lose that says nothing itself; the short form asks no more of the others. */
+  /** What a row may lose that names no limit of its own; in the short form, what any may. */
   tolerated: number
 }
 
@@ -111,7 +111,7 @@ function failuresOf(row: Row, result: Result, form: Form): string[] {
   const may = form.name === 'full' ? (row.tolerated ?? form.tolerated) : form.tolerated
   if (row.name === DENSE && accuracy < form.required)
     failures.push(`${percent(accuracy)} is below ${percent(form.required)}`)
-  // A hundredth of an image: differences of accuracies are rounded.
+  // Differences are hundredths of a point, which is an image each; 1e-6 is for the rounding of these products.
   if (-difference > 100 * may + 1e-6)
     failures.push(`lost ${points(-difference)} points, it may lose ${points(100 * may)}`)
   const wanted = row.zeros?.(weights)

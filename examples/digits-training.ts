@@ -137,7 +137,7 @@ export function progress(quiet: boolean): Progress {
   })
   return {
     start: (steps) => bar.start(steps, 0, { loss: '-' }),
-    step: (loss) => bar.increment(1, { loss: loss.toFixed(3) }),
+    step: (loss) => bar.increment(1, { loss: Number.isNaN(loss) ? '-' : loss.toFixed(3) }),
     say: ignore,
     stop: () => bar.stop(),
   }
