@@ -1,6 +1,6 @@
 /**
  * Handwritten digits, pruned: trains LeNet-300-100 on MNIST until it is as good as it gets, prunes it in several ways and
- * weighs accuracy against what is left and what the file takes; then draws lottery tickets.
+ * weighs accuracy against what is left and what the file takes, from three starts; then draws lottery tickets.
  *
  *   npm run demo:prune [-- --quick --json --folder digits-model]
  *
@@ -15,7 +15,7 @@ import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import { data, info, manualSeed, type nn, noGrad, scope } from 'kerf'
 import { type Lottery, lottery, mean, type Point } from './digits-lottery'
-import { DENSE, load, makeAll, type Row, save } from './digits-pruned'
+import { DENSE, load, makeAll, type Row, rows, save } from './digits-pruned'
 import {
   type Digits,
   digits,
@@ -31,6 +31,8 @@ import {
 /** How much is done. */
 interface Form {
   name: 'full' | 'quick'
+  /** Dense models, from different random weights; all rows are made of each. */
+  starts: number
   schedule: Training
   lottery: Lottery
   /** What the dense model must reach on the test set. */
@@ -45,6 +47,7 @@ interface Form {
  */
 const full: Form = {
   name: 'full',
+  starts: 3,
   schedule: { epochs: 20, maxSteps: Number.POSITIVE_INFINITY, lr: 2e-3, weightDecay: 0.1 },
   lottery: { trials: 3, rounds: 17, epochs: 8, maxSteps: Number.POSITIVE_INFINITY, lr: 2e-3, weightDecay: 0.1 },
   required: 0.983,
@@ -53,18 +56,18 @@ const full: Form = {
 
 const quick: Form = {
   name: 'quick',
+  starts: 1,
   schedule: { epochs: 2, maxSteps: 250, lr: 2e-3, weightDecay: 0.1 },
   lottery: { trials: 1, rounds: 2, epochs: 1, maxSteps: 120, lr: 2e-3, weightDecay: 0.1 },
   required: 0.94,
   tolerated: 0.03,
 }
 
-/** A row of the table. */
-interface Result {
-  name: string
+/** A row made of one dense model. */
+interface Made {
   /** On the test set. */
   accuracy: number
-  /** accuracy - the dense model's, in points (hundredths). */
+  /** accuracy - the dense model's, in percentage points. */
   difference: number
   /** Of the weights of linear layers, biases not counted. */
   weights: number
@@ -74,12 +77,20 @@ interface Result {
   bytes: number
   /** The dense model's bytes / these. */
   smaller: number
-  /** Epochs after those of the dense model, of the row that this one starts from if it trains none itself. */
-  epochs: number
   /** In the folder. */
   file: string
   /** The model that comes back from the file gives the same bits for all validation images. */
   same: boolean
+}
+
+/** A row of the table: means of accuracies and differences, all else of the first start. */
+interface Result extends Made {
+  name: string
+  /** One for each start. */
+  accuracies: number[]
+  differences: number[]
+  /** Epochs after those of the dense model, of the row that this one starts from if it trains none itself. */
+  epochs: number
 }
 
 /** A digest of what a model answers, bit for bit. */
@@ -104,22 +115,24 @@ async function count(model: nn.Module): Promise<{ weights: number; zeros: number
   return sum
 }
 
-/** What a row has to be and is not. */
-function failuresOf(row: Row, result: Result, form: Form): string[] {
-  const { accuracy, difference, zeros, weights, smaller, same } = result
+/** What every model of a row has to be and is not. */
+function wrongWith(row: Row, { zeros, weights, smaller, same }: Made): string[] {
   const failures: string[] = []
-  const may = form.name === 'full' ? (row.tolerated ?? form.tolerated) : form.tolerated
-  if (row.name === DENSE && accuracy < form.required)
-    failures.push(`${percent(accuracy)} is below ${percent(form.required)}`)
-  // Differences are hundredths of a point, which is an image each; 1e-6 is for the rounding of these products.
-  if (-difference > 100 * may + 1e-6)
-    failures.push(`lost ${points(-difference)} points, it may lose ${points(100 * may)}`)
   const wanted = row.zeros?.(weights)
   if (wanted !== undefined && (row.moreZeros ? zeros < wanted : zeros !== wanted))
     failures.push(`${zeros} zeros instead of ${wanted}`)
   if (smaller < (row.smaller ?? 0)) failures.push(`${smaller.toFixed(1)} times smaller, not ${row.smaller}`)
   if (!same) failures.push('the saved model came back different')
   return failures.map((failure) => `${row.name}: ${failure}`)
+}
+
+/** What a row's mean accuracy has to be and is not. */
+function missedBy(row: Row, { accuracy, difference }: Result, form: Form): string[] {
+  if (row.name === DENSE)
+    return accuracy < form.required ? [`${DENSE}: ${percent(accuracy)} is below ${percent(form.required)}`] : []
+  const may = 100 * (form.name === 'full' ? (row.tolerated ?? form.tolerated) : form.tolerated)
+  // The mean of whole images: 1e-6 is for the rounding of sums and products.
+  return -difference > may + 1e-6 ? [`${row.name}: lost ${points(-difference)} points, it may lose ${points(may)}`] : []
 }
 
 const points = (x: number) => x.toFixed(2)
@@ -163,29 +176,40 @@ async function main(): Promise<number> {
   const { schedule } = form
   const show = progress(values.json)
   const { training, validation, test } = await digits()
-  manualSeed(1)
-  show.say('dense')
-  const weights = await trainBest(lenet(), training, validation, { ...schedule, show })
-
-  await mkdir(values.folder, { recursive: true })
-  const results: Result[] = []
+  const all = new Map<string, Made[]>()
   const failures: string[] = []
-  await makeAll({ weights, training, validation, schedule, show }, async (row, model) => {
-    const file = await save(values.folder, row, model)
-    const same = (await answers(await load(file), validation)) === (await answers(model, validation))
-    const { accuracy } = await evaluate(model, test)
-    const { weights, zeros, biases } = await count(model)
-    const { size: bytes } = await stat(file)
-    const dense = results[0] ?? { accuracy, bytes }
-    const result = {
-      ...{ name: row.name, accuracy, difference: Number((100 * (accuracy - dense.accuracy)).toFixed(2)) },
-      ...{ weights, zeros, kept: weights + biases - zeros, bytes, smaller: dense.bytes / bytes },
-      ...{ epochs: row.name === DENSE ? 0 : schedule.epochs, file: path.basename(file), same },
-    }
-    results.push(result)
-    failures.push(...failuresOf(row, result, form))
-    show.say(`${row.name}: done`)
+  for (let start = 1; start <= form.starts; start++) {
+    manualSeed(start)
+    show.say(`start ${start}: dense`)
+    const weights = await trainBest(lenet(), training, validation, { ...schedule, show })
+    const folder = start === 1 ? values.folder : path.join(values.folder, `start-${start}`)
+    await mkdir(folder, { recursive: true })
+    let dense: { accuracy: number; bytes: number } | undefined
+    await makeAll({ weights, training, validation, schedule, show }, async (row, model) => {
+      const file = await save(folder, row, model)
+      const same = (await answers(await load(file), validation)) === (await answers(model, validation))
+      const { accuracy } = await evaluate(model, test)
+      const { weights, zeros, biases } = await count(model)
+      const { size: bytes } = await stat(file)
+      dense ??= { accuracy, bytes }
+      const made: Made = {
+        ...{ accuracy, difference: 100 * (accuracy - dense.accuracy), weights, zeros, kept: weights + biases - zeros },
+        ...{ bytes, smaller: dense.bytes / bytes, file: path.basename(file), same },
+      }
+      all.set(row.name, [...(all.get(row.name) ?? []), made])
+      failures.push(...wrongWith(row, made))
+      show.say(`${row.name}: done`)
+    })
+  }
+  const results = rows.map((row): Result => {
+    const made = all.get(row.name) as [Made, ...Made[]]
+    const accuracies = made.map(({ accuracy }) => accuracy)
+    const differences = made.map(({ difference }) => difference)
+    const means = { accuracy: mean(accuracies), difference: mean(differences) }
+    const epochs = row.name === DENSE ? 0 : schedule.epochs
+    return { name: row.name, ...made[0], ...means, accuracies, differences, epochs, same: made.every((m) => m.same) }
   })
+  failures.push(...rows.flatMap((row, i) => missedBy(row, results[i] as Result, form)))
   const tickets = await lottery({ training, validation, test }, form.lottery, show)
   const last = tickets.at(-1) as Point
   if (form.name === 'full' && mean(last.ticket.test) <= mean(last.reinit.test))
@@ -197,7 +221,15 @@ async function main(): Promise<number> {
   const report = {
     ...{ example: 'digits-prune', kerf: version, date: new Date().toISOString() },
     machine: { cpu, cores, platform, node, target, threads },
-    ...{ form: form.name, seconds, epochs: schedule.epochs, required: form.required, passed, failures },
+    ...{
+      form: form.name,
+      starts: form.starts,
+      seconds,
+      epochs: schedule.epochs,
+      required: form.required,
+      passed,
+      failures,
+    },
     ...{ rows: results, lottery: { epochs: form.lottery.epochs, trials: form.lottery.trials, points: tickets } },
   }
   if (values.json) console.log(JSON.stringify(report, null, 2))

@@ -5,12 +5,15 @@ const mean = (values) => values.reduce((sum, x) => sum + x, 0) / values.length
 /** Shares of the weights where Frankle and Carbin found the best tickets, and the last as good as the dense network. */
 const PUBLISHED = [0.135, 0.036]
 const signed = (points) => (points > 0 ? '+' : '') + points.toFixed(2)
+/** The mean, and what it is the mean of. */
+const points = ({ difference, differences }) =>
+  signed(difference) + (differences.length > 1 ? ` (${differences.map(signed).join(' ')})` : '')
 
 export function table(report) {
   const { machine: m, rows, lottery } = report
   const head = ['model', 'test accuracy', 'points', 'zeros', 'parameters kept', 'bytes', 'smaller', 'epochs']
   const cells = (row) => [
-    ...[row.name, percent(row.accuracy), row.epochs === 0 ? '' : signed(row.difference)],
+    ...[row.name, percent(row.accuracy), row.epochs === 0 ? '' : points(row)],
     ...[percent(row.zeros / row.weights), row.kept.toLocaleString('en'), row.bytes.toLocaleString('en')],
     ...[`${row.smaller.toFixed(1)}x`, row.epochs],
   ]
