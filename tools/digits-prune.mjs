@@ -4,7 +4,7 @@ const percent = (share, places = 2) => `${(100 * share).toFixed(places)} %`
 const mean = (values) => values.reduce((sum, x) => sum + x, 0) / values.length
 /** Shares of the weights where Frankle and Carbin found the best tickets, and the last as good as the dense network. */
 const PUBLISHED = [0.135, 0.036]
-const signed = (points) => (points > 0 ? '+' : '') + points.toFixed(2)
+const signed = (points) => (points > 0 ? '+' : '') + (points.toFixed(2) === '-0.00' ? '0.00' : points.toFixed(2))
 /** The mean, and what it is the mean of. */
 const points = ({ difference, differences }) =>
   signed(difference) + (differences.length > 1 ? ` (${differences.map(signed).join(' ')})` : '')

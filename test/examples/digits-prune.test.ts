@@ -20,6 +20,8 @@ interface Row {
   name: string
   accuracy: number
   difference: number
+  accuracies: number[]
+  differences: number[]
   weights: number
   zeros: number
   kept: number
@@ -107,6 +109,7 @@ t.test('--quick --json', async (t) => {
     // 95.6 % was the least seen, of 10,000 images.
     t.ok(r.accuracy > 0.94 && r.accuracy < 1, `${name}: ${r.accuracy}`)
     t.ok(Math.abs(r.difference - 100 * (r.accuracy - dense.accuracy)) < 0.006)
+    t.same([r.accuracies, r.differences], [[r.accuracy], [r.difference]])
     t.equal(r.weights, WEIGHTS)
     if (zeros !== null) t.equal(r.zeros, zeros, `${name}: zeros`)
     t.equal(r.kept, WEIGHTS + BIASES - r.zeros)
@@ -159,6 +162,8 @@ t.test('--quick --json', async (t) => {
     const { table, curve } = (await import(tool)) as Record<'table' | 'curve', (result: unknown) => string>
     const text = table(report)
     t.match(text, /\n\| 2:4 \| 9\d\.\d\d % \| [+-]?\d\.\d\d \| 50\.00 % \| 133,510 \| 5\d\d,\d{3} \| 1\.\dx \| 2 \|\n/)
+    const twice = rows.map((r) => ({ ...r, difference: 0.1, differences: [0.3, -0.1] }))
+    t.match(table({ ...report, rows: twice }), /\n\| 2:4 \| 9\d\.\d\d % \| \+0\.10 \(\+0\.30 -0\.10\) \|/)
     t.match(text, /^.*nothing required was missed\.\n/)
     t.match(table({ ...report, passed: false, failures: ['2:4: lost'] }), /^.*missed: 2:4: lost\.\n/)
     const lines = [...curve(report).matchAll(/<polyline points="(.*?)"/g)].map((m) => (m[1] as string).split(' '))
