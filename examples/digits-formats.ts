@@ -1,61 +1,6 @@
 /** The ways to keep and run the trained digits model: every entry is a row of the demo's table. */
-import { crossEntropy, data, nn, optim, quant, scope, type Tensor } from 'kerf'
-
-export type Digits = data.Dataset<[Tensor<'float32'>, Tensor<'int64'>]>
-export type Weights = Record<string, Tensor>
-
-export function lenet(): nn.Module {
-  return new nn.Sequential(
-    new nn.Linear(784, 300),
-    new nn.ReLU(),
-    new nn.Linear(300, 100),
-    new nn.ReLU(),
-    new nn.Linear(100, 10),
-  )
-}
-
-export interface Training {
-  epochs: number
-  /** Stops an epoch early. */
-  maxSteps: number
-  lr: number
-}
-
-interface Steps extends Training {
-  begin?(steps: number): void
-  step?(loss: number): void
-  epoch?(epoch: number, steps: number, loss: number): Promise<void>
-}
-
-/** Trains with AdamW on a cosine schedule. */
-export async function train(model: nn.Module, digits: Digits, options: Steps): Promise<void> {
-  const batches = data.loader(digits, { batchSize: 64, shuffle: true, seed: 1, dropLast: true, recycle: true })
-  const steps = Math.min(batches.length, options.maxSteps)
-  const optimizer = new optim.AdamW(model.parameters(), { lr: options.lr, weightDecay: 0.01 })
-  const schedule = new optim.CosineAnnealingLR(optimizer, steps * options.epochs)
-  options.begin?.(steps * options.epochs)
-  let shown = Number.NaN
-  for (let epoch = 0; epoch < options.epochs; epoch++) {
-    let step = 0
-    model.train()
-    for await (const [x, y] of batches) {
-      const loss = scope(() => {
-        const loss = crossEntropy(model.forward(x), y)
-        optimizer.zeroGrad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        return loss
-      })
-      if (step % 50 === 0) shown = (await loss.data())[0] as number
-      loss.dispose()
-      options.step?.(shown)
-      if (++step === steps) break
-    }
-    model.eval()
-    await options.epoch?.(epoch, steps, shown)
-  }
-}
+import { data, type nn, quant } from 'kerf'
+import { copyOf, type Digits, lenet, train, type Weights } from './digits-training'
 
 /** What a format is made of. */
 export interface Trained {
@@ -71,12 +16,6 @@ export interface Format {
   empty(): nn.Module
   /** How much less accurate than float32 it may be; the demo fails beyond it. */
   tolerated: number
-}
-
-function copyOf(weights: Weights): nn.Module {
-  const model = lenet().eval()
-  model.loadStateDict(weights)
-  return model
 }
 
 function half(dtype: 'float16' | 'bfloat16'): Format {

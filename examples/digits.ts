@@ -10,109 +10,20 @@
 import { mkdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { SingleBar } from 'cli-progress'
 import Table from 'cli-table3'
-import { data, io, manualSeed, type nn, noGrad, quant, scope } from 'kerf'
+import { io, manualSeed, quant } from 'kerf'
+import { type Format, formats, type Trained } from './digits-formats'
 import {
   type Digits,
-  type Format,
-  formats,
+  digits,
+  type Evaluation,
+  evaluate,
+  exitWith,
   lenet,
-  type Trained,
-  type Training,
-  train,
-  type Weights,
-} from './digits-formats'
-
-const EVALUATION_BATCH = 1000
-
-interface Evaluation {
-  accuracy: number
-  msPer1000: number
-}
-
-/** Half-precision weights take inputs of their own dtype; quantized layers take float32. */
-function inputDType(model: nn.Module): 'float32' | 'float16' | 'bfloat16' {
-  return (model.parameters()[0]?.dtype ?? 'float32') as 'float32'
-}
-
-/** The share of right answers, and the time of the fastest batch: the machine's noise only ever adds. */
-async function evaluate(model: nn.Module, dataset: Digits): Promise<Evaluation> {
-  const dtype = inputDType(model)
-  let right = 0
-  let fastest = Number.POSITIVE_INFINITY
-  for await (const [x, y] of data.loader(dataset, { batchSize: EVALUATION_BATCH, recycle: true })) {
-    await scope(() =>
-      noGrad(async () => {
-        const input = x.to(dtype)
-        await input.data() // the conversion is not the model's time
-        const start = performance.now()
-        const guesses = model.forward(input).argmax(1)
-        const guessed = await guesses.data()
-        fastest = Math.min(fastest, ((performance.now() - start) * 1000) / y.size)
-        const labels = await y.data()
-        for (let i = 0; i < labels.length; i++) if (labels[i] === guessed[i]) right++
-      }),
-    )
-  }
-  return { accuracy: right / dataset.length, msPer1000: fastest }
-}
-
-interface Progress {
-  start(steps: number): void
-  step(loss: number): void
-  say(line: string): void
-  stop(): void
-}
-
-/** A bar on a terminal, plain lines elsewhere, nothing for --json. */
-function progress(quiet: boolean): Progress {
-  const ignore = () => {}
-  if (quiet) return { start: ignore, step: ignore, say: ignore, stop: ignore }
-  if (!process.stdout.isTTY) return { start: ignore, step: ignore, say: (line) => console.log(line), stop: ignore }
-  const bar = new SingleBar({
-    format: 'training {bar} {percentage}% | {value}/{total} | loss {loss} | {eta} s',
-    stream: process.stdout,
-  })
-  return {
-    start: (steps) => bar.start(steps, 0, { loss: '-' }),
-    step: (loss) => bar.increment(1, { loss: loss.toFixed(3) }),
-    say: ignore,
-    stop: () => bar.stop(),
-  }
-}
-
-/** Trains from scratch; returns the weights of the epoch that the validation set liked best. */
-async function trainBest(
-  training: Digits,
-  validation: Digits,
-  options: Omit<Training, 'lr'> & { show: Progress },
-): Promise<Weights> {
-  const { show } = options
-  const model = lenet()
-  let best = { accuracy: -1, weights: {} as Weights }
-  let start = performance.now()
-  await train(model, training, {
-    ...options,
-    lr: 2e-3,
-    begin: (steps) => show.start(steps),
-    step: (loss) => show.step(loss),
-    async epoch(epoch, steps, loss) {
-      const seconds = (performance.now() - start) / 1000
-      const { accuracy } = await evaluate(model, validation)
-      show.say(
-        `epoch ${epoch + 1}: ${steps} steps in ${seconds.toFixed(1)} s, loss ${loss.toFixed(3)}, validation ${percent(accuracy)}`,
-      )
-      if (accuracy > best.accuracy) {
-        const copies = Object.entries(model.stateDict()).map(([name, value]) => [name, value.detach().clone()] as const)
-        best = { accuracy, weights: Object.fromEntries(copies) }
-      }
-      start = performance.now()
-    },
-  })
-  show.stop()
-  return best.weights
-}
+  percent,
+  progress,
+  trainBest,
+} from './digits-training'
 
 interface Row extends Evaluation {
   name: string
@@ -145,8 +56,6 @@ async function weigh(format: Format, trained: Trained, test: Digits, folder: str
   }
 }
 
-const percent = (share: number) => `${(100 * share).toFixed(2)} %`
-
 function table(rows: readonly Row[]): string {
   const out = new Table({
     head: ['format', 'test accuracy', 'bytes', 'ms / 1,000 images', 'loaded back'],
@@ -177,12 +86,10 @@ async function main(): Promise<number> {
   const required = values.quick ? 0.85 : 0.98
   manualSeed(1)
   const show = progress(values.json)
-  const all = await data.mnist({ split: 'train' })
-  const [training, validation] = data.split(all, [0.9, 0.1], { seed: 1 }) as Digits[] as [Digits, Digits]
+  const { training, validation, test } = await digits()
   const maxSteps = values.quick ? 200 : Number.POSITIVE_INFINITY
-  const weights = await trainBest(training, validation, { epochs, maxSteps, show })
+  const weights = await trainBest(lenet(), training, validation, { epochs, maxSteps, lr: 2e-3, show })
 
-  const test = await data.mnist({ split: 'test' })
   await mkdir(values.folder, { recursive: true })
   const rows: Row[] = []
   for (const format of formats) rows.push(await weigh(format, { weights, training, maxSteps }, test, values.folder))
@@ -206,12 +113,4 @@ async function main(): Promise<number> {
   return passed ? 0 : 1
 }
 
-main().then(
-  (code) => {
-    process.exitCode = code
-  },
-  (error) => {
-    console.error(`digits: ${error.message}`)
-    process.exitCode = 1
-  },
-)
+exitWith('digits', main)

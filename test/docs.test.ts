@@ -110,6 +110,9 @@ t.test('docs/prune.md', (t) => {
   )
   // Sums in another order may turn a guess or two of 6,000.
   t.ok(Math.abs(number('95 % sparse') - number('95 % gradually')) < 0.1)
+  const compressed = lines.find((line) => line.startsWith('compressed '))?.split(' ') ?? []
+  t.ok(Number(compressed[1]) > 30, `${compressed[1]} times smaller`)
+  t.ok(Number(compressed.at(-1)) > dense - 1.5, `${compressed.at(-1)} of ${dense}`)
   t.end()
 })
 

@@ -1,17 +1,17 @@
-// Fills README's tables of measured figures from a result of `kerf bench --vs onnxruntime-node --json`:
+// Fills README's tables of measured figures from a result of `kerf bench --vs onnxruntime-node --json` or of
+// `npm run demo:prune -- --json`, and draws the latter's curve:
 //
 //   node tools/readme-table.mjs bench/results/NAME.json     take this result from now on
-//   node tools/readme-table.mjs --check                     fail unless the table is what its result says
+//   node tools/readme-table.mjs --check                     fail unless tables and curve are what their results say
 //
-// The marker in README names the result, so that every figure there comes from a committed file.
-import { readFileSync, writeFileSync } from 'node:fs'
+// The markers in README name the results, so that every figure there comes from a committed file.
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { curve, table as prunedTable } from './digits-prune.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const readme = path.join(root, 'README.md')
-const SECTION = /<!-- measured: (.*?) -->\n[\s\S]*?<!-- \/measured -->/
-
 const digits = (x) => (x >= 1000 ? x.toFixed(0) : Number(x.toPrecision(3)).toString())
 const time = (us) => (us >= 1000 ? `${digits(us / 1000)} ms` : `${digits(us)} us`)
 const percent = (x) => `${x.toFixed(0)} %`
@@ -86,23 +86,46 @@ export function table(report) {
   return lines.join('\n')
 }
 
-function section(file) {
-  const body = file === 'none' ? 'Not measured yet.' : table(JSON.parse(readFileSync(path.join(root, file), 'utf8')))
-  return `<!-- measured: ${file} -->\n${body}\n<!-- /measured -->`
+/** What a marker may be called, which results are for it, and what becomes of them: text in README, a drawing beside it. */
+const SECTIONS = [
+  { name: 'measured', takes: (report) => report.example === undefined, table },
+  {
+    name: 'pruned',
+    takes: (report) => report.example === 'digits-prune',
+    table: prunedTable,
+    drawing: { file: 'docs/lottery-ticket.svg', draw: curve },
+  },
+]
+
+const read = (file) => JSON.parse(readFileSync(path.join(root, file), 'utf8'))
+
+/** The files that are not what the results say, and what they should be. `given` replaces the result of its section. */
+function changes(given) {
+  const wanted = new Map()
+  let text = readFileSync(readme, 'utf8')
+  for (const { name, takes, table, drawing } of SECTIONS) {
+    const marked = new RegExp(`<!-- ${name}: (.*?) -->\\n[\\s\\S]*?<!-- /${name} -->`)
+    const found = marked.exec(text)
+    if (!found) throw new Error(`README.md: the markers of the ${name} table are gone`)
+    const file = given !== undefined && takes(read(given)) ? given : found[1]
+    const body = file === 'none' ? 'Not measured yet.' : table(read(file))
+    text = text.replace(marked, () => `<!-- ${name}: ${file} -->\n${body}\n<!-- /${name} -->`)
+    if (drawing && file !== 'none') wanted.set(path.join(root, drawing.file), drawing.draw(read(file)))
+  }
+  wanted.set(readme, text)
+  return [...wanted].filter(([file, text]) => !existsSync(file) || readFileSync(file, 'utf8') !== text)
 }
 
 function main(argument) {
-  const text = readFileSync(readme, 'utf8')
-  const found = SECTION.exec(text)
-  if (!found) throw new Error('README.md: the markers of the measured table are gone')
   const check = argument === '--check'
-  const file =
-    check || argument === undefined ? found[1] : path.relative(root, path.resolve(argument)).replaceAll('\\', '/')
-  const wanted = text.replace(SECTION, () => section(file))
-  if (wanted === text) return
-  if (check) throw new Error(`README.md: the measured table is not that of ${file}: run node tools/readme-table.mjs`)
-  writeFileSync(readme, wanted)
-  console.log(`README.md: measured table from ${file}`)
+  const given =
+    check || argument === undefined ? undefined : path.relative(root, path.resolve(argument)).replaceAll('\\', '/')
+  for (const [file, text] of changes(given)) {
+    const name = path.relative(root, file)
+    if (check) throw new Error(`${name} is not what its result says: run node tools/readme-table.mjs`)
+    writeFileSync(file, text)
+    console.log(`${name}: written`)
+  }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
