@@ -1,23 +1,25 @@
 // Byte tables: int8 W that is sparse by any A that becomes uint8, exactly, for W whose non-zeros are spread evenly: 2:4, or
 // scattered ones.
 //
-// Lanes are outputs. 16 inputs of a row, repeated across a register, are a table for vpshufb: a step takes four non-zeros of
+// Lanes are outputs. 8 inputs of a row, repeated across a register, are a table for vpshufb: a step takes four non-zeros of
 // each of 16 outputs, one shuffle and one vpdpbusd where a dense product has one vpdpbusd for four inputs, zeros included. Sums
-// of a tile of rows x 32 outputs stay in registers all along the inputs. Outputs that have fewer than four left repeat a 0.
+// of 8 rows x 32 outputs are in registers for kTilesInBlock tiles, whose steps (16 KiB of 2:4) and bytes of A stay in L1 while
+// all rows pass by. Outputs that have fewer than four left repeat a 0. Tiles of 16 inputs would halve the broadcasts, but
+// vbroadcasti32x4 costs more here than two vpbroadcastq; so do the spills that 10 rows bring.
 //
 //   int64   start[groups + 1]          of a group's steps; a group is 32 outputs
-//   uint8   steps[groups][tiles][2]    of the first and the second 16 outputs; a tile is 16 inputs
-//   uint8   index[count][64]           four of each output: which of the 16 inputs
+//   uint8   steps[groups][tiles][2]    of the first and the second 16 outputs; a tile is 8 inputs
+//   uint8   index[count][64]           four of each output: which of the 8 inputs
 //   int8    values[count][64]
 //   int32   sums[groups][32]           of W's rows
 //
-// Indices are taken modulo 16 by the instruction, or give 0; steps are added up before they are trusted.
+// Indices are taken modulo 16 by the instruction, where 8 inputs repeat, or give 0; steps are added up before they are trusted.
 #pragma once
 #include "../spqmatmul_panels.h"
 
 namespace kerf::KERF_TARGET {
 
-constexpr int64_t kByteOutputs = 32, kByteInputs = 16;
+constexpr int64_t kByteOutputs = 32, kByteInputs = 8;
 
 struct ByteTables {
   int64_t groups, tiles;
@@ -101,16 +103,32 @@ static bool byte_tables_pack(void* packed, const CsrMatrix& w, int64_t count) {
   return true;
 }
 
-// Sums [R][32] of a group for R rows of bytes.
+constexpr int64_t kTilesInBlock = 64, kRowsAtOnce = 640;
+
+KERF_INLINE vi eight_everywhere(const uint8_t* p) {
+  int64_t bits;
+  memcpy(&bits, p, sizeof bits);
+  return _mm512_set1_epi64(bits);
+}
+
+// Where a block's steps are.
+struct ByteSteps {
+  const uint8_t* steps;
+  const uint8_t* index;
+  const int8_t* value;
+};
+
+// Sums [R][32] of R rows of bytes += `tiles` tiles; answers where the next ones begin.
 template <int R>
-static void add_steps(const ByteTables& t, int64_t group, const uint8_t* x, int64_t x_row, int32_t* sums) {
+static ByteSteps add_steps(const ByteSteps& from_, int64_t tiles, bool first, const uint8_t* x, int64_t x_row, int32_t* sums) {
   vi acc[R][2];
-#pragma GCC unroll 10
-  for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = set1i(0);
-  const uint8_t *steps = t.steps + group * t.tiles * 2, *index = t.index + t.start[group] * 64;
-  const int8_t* value = t.values + t.start[group] * 64;
-  // `both` sixteens take N steps each, which for 2:4 is so everywhere; otherwise the first or the second takes one.
-  auto take = [&](auto steps_, bool both, int half) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) acc[r][half] = first ? set1i(0) : load_i(sums + r * kByteOutputs + 16 * half);
+  auto [steps, index, value] = from_;
+  // N / 2 steps for each of both sixteens, which for 2:4 is so everywhere; otherwise one for the first or the second.
+  auto take = [&, &index = index, &value = value](auto steps_, bool both, int half) __attribute__((always_inline)) {
     constexpr int N = decltype(steps_)::count;
     vi from[N], weights[N];
 #pragma GCC unroll 4
@@ -120,9 +138,9 @@ static void add_steps(const ByteTables& t, int64_t group, const uint8_t* x, int6
       from[s] = _mm512_loadu_si512(index + 64 * s);
       weights[s] = _mm512_loadu_si512(value + 64 * s);
     }
-#pragma GCC unroll 10
+#pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-      const vi table = _mm512_broadcast_i32x4(sixteen_bytes(x + r * x_row));
+      const vi table = eight_everywhere(x + r * x_row);
 #pragma GCC unroll 4
       for (int s = 0; s < N; s++) {
         vi& sum = acc[r][both ? s * 2 / N : half];
@@ -132,18 +150,37 @@ static void add_steps(const ByteTables& t, int64_t group, const uint8_t* x, int6
     index += 64 * N;
     value += 64 * N;
   };
-  for (int64_t tile = 0; tile < t.tiles; tile++, steps += 2, x += kByteInputs) {
-    if (steps[0] == 2 && steps[1] == 2) {
-      take(Vectors<4>{}, true, 0);
+  for (int64_t tile = 0; tile < tiles; tile++, steps += 2, x += kByteInputs) {
+    if (steps[0] == 1 && steps[1] == 1) {
+      take(Vectors<2>{}, true, 0);
       continue;
     }
     for (int s = steps[0]; s > 0; s--) take(Vectors<1>{}, false, 0);
     for (int s = steps[1]; s > 0; s--) take(Vectors<1>{}, false, 1);
   }
-#pragma GCC unroll 10
+#pragma GCC unroll 8
   for (int r = 0; r < R; r++) {
     store_i(sums + r * kByteOutputs, acc[r][0]);
     store_i(sums + r * kByteOutputs + 16, acc[r][1]);
+  }
+  return {steps, index, value};
+}
+
+// Sums [rows][32] of a group.
+static void add_group(const ByteTables& t, int64_t group, const uint8_t* x, int64_t x_row, int64_t rows, int32_t* sums) {
+  ByteSteps from{t.steps + group * t.tiles * 2, t.index + t.start[group] * 64, t.values + t.start[group] * 64}, next = from;
+  if (t.tiles == 0) memset(sums, 0, static_cast<size_t>(rows * kByteOutputs) * sizeof(int32_t));
+  for (int64_t tile = 0; tile < t.tiles; tile += kTilesInBlock, from = next) {
+    const int64_t tiles = min_of(kTilesInBlock, t.tiles - tile);
+    for (int64_t row = 0, step; row < rows; row += step) {
+      const uint8_t* here = x + row * x_row + tile * kByteInputs;
+      int32_t* to = sums + row * kByteOutputs;
+      const int64_t left = rows - row;
+      if (step = 8; left >= step) next = add_steps<8>(from, tiles, tile == 0, here, x_row, to);
+      else if (step = 4; left >= step) next = add_steps<4>(from, tiles, tile == 0, here, x_row, to);
+      else if (step = 2; left >= step) next = add_steps<2>(from, tiles, tile == 0, here, x_row, to);
+      else if (step = 1; left >= step) next = add_steps<1>(from, tiles, tile == 0, here, x_row, to);
+    }
   }
 }
 
@@ -165,22 +202,17 @@ static bool byte_tables_run(const SparseBytesProblem& problem) {
     rows_of_bytes(p, bytes + row * stride, stride, row, min_of(kRowsATask, p.m - row));
   });
   int32_t failed = 0;
+  auto fail = [&] { __atomic_store_n(&failed, 1, __ATOMIC_RELAXED); };
   const int64_t pieces = several ? min_of(t.groups, 8 * pool_threads()) : 1;
   parallel_if(several, pieces, [&](int64_t task) {
     for (int64_t group = task * t.groups / pieces; group < (task + 1) * t.groups / pieces; group++) {
-      if (!t.sound(group, problem.count)) {
-        __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-        return;
-      }
-      alignas(64) int32_t sums[10 * kByteOutputs];
+      if (!t.sound(group, problem.count)) return fail();
       const int64_t col = group * kByteOutputs;
-      for (int64_t row = 0, rows; row < p.m; row += rows) {
-        const uint8_t* x = bytes + row * stride;
-        const int64_t left = p.m - row;
-        if (rows = 10; left >= rows) add_steps<10>(t, group, x, stride, sums);
-        else if (rows = 5; left >= rows) add_steps<5>(t, group, x, stride, sums);
-        else if (rows = 2; left >= rows) add_steps<2>(t, group, x, stride, sums);
-        else if (rows = 1; left >= rows) add_steps<1>(t, group, x, stride, sums);
+      auto* sums = static_cast<int32_t*>(scratch(Scratch::convert, static_cast<size_t>(min_of(kRowsAtOnce, p.m) * kByteOutputs) * sizeof(int32_t)));
+      if (!sums) return fail();
+      for (int64_t row = 0; row < p.m; row += kRowsAtOnce) {
+        const int64_t rows = min_of(kRowsAtOnce, p.m - row);
+        add_group(t, group, bytes + row * stride, stride, rows, sums);
         Int8Rules::finish<void>(p, reinterpret_cast<const float*>(sums), kByteOutputs, row, rows, col, min_of(kByteOutputs, p.n - col));
       }
     }
