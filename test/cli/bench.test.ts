@@ -173,9 +173,12 @@ t.test('what suites, dtypes and shapes ask for', (t) => {
       ...options,
     })
   t.same(sparse({}), sparseShapes)
-  t.same(sparse({ shapes: one }), [{ m: 8, n: 8, k: 8, zeros: 0.9, format: 'csr', why: 'asked for' }])
+  const csr = { zeros: 0.9, format: 'csr', dtype: 'float32', why: 'asked for' }
+  t.same(sparse({ shapes: one }), [{ m: 8, n: 8, k: 8, ...csr }])
   t.same(sparse({ shapes: one, suites: Object.keys(suites) }), [], 'dense by default')
-  t.same(sparse({ dtypes: ['int8'] }), [])
+  const int8 = sparse({ dtypes: ['int8'] })
+  t.ok(int8.length > 0 && int8.length < sparseShapes.length && int8.every(({ dtype }) => dtype === 'int8'))
+  t.same(sparse({ dtypes: ['bfloat16'] }), [])
   t.same(sparse({ suites: ['int8'] }), [])
   t.end()
 })
