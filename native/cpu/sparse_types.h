@@ -34,6 +34,12 @@ static bool csr_sound(const CsrMatrix& w) {
   return true;
 }
 
+// Whether a group's counts, which add up to `sum`, are its share of all `count` units: only then may they be trusted.
+template <class Start>
+static bool is_share(const Start* start, int64_t group, int64_t sum, int64_t count) {
+  return start[group] >= 0 && start[group] + sum == start[group + 1] && start[group + 1] <= count;
+}
+
 // Rows of A as [k][V W] floats; lanes beyond the rows hold copies of the last.
 template <class In>
 static void transpose_rows(float* out, const In* a, int64_t a_row, int64_t rows, int64_t vectors, int64_t k) {

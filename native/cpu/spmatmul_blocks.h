@@ -38,7 +38,7 @@ struct Runs {
   bool sound(int64_t group, int64_t count) const {
     int64_t sum = 0;
     for (int64_t i = 0; i < places; i++) sum += counts[group * places + i];
-    return start[group] >= 0 && start[group] + sum == start[group + 1] && start[group + 1] <= count;
+    return is_share(start, group, sum, count);
   }
 };
 

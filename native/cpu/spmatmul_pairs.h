@@ -34,8 +34,10 @@ static int64_t pairs_bytes(int64_t n, int64_t k, int64_t) {
 template <class T>
 static bool pairs_pack(void* packed, const CsrMatrix& w, int64_t count) {
   if (count_pairs(w) != count) return false;
+  const int64_t bytes = pairs_bytes<T>(w.n, w.k, count);
+  if (bytes == 0) return true;  // packed may be null then
   auto* out = static_cast<char*>(packed);
-  memset(packed, 0, static_cast<size_t>(pairs_bytes<T>(w.n, w.k, count)));
+  memset(out, 0, static_cast<size_t>(bytes));
   const int64_t chunks = ceil_div(w.k, kPairInputs);
   for (int64_t r = 0; r < w.n; r++) {
     const int64_t lane = r % kPairOutputs;

@@ -81,7 +81,7 @@ struct Panels {
     const uint16_t* c = counts + place(group, 0);
     int64_t sum = 0;
     for (int64_t i = 0; i < blocks * kGroupRows; i++) sum += c[i];
-    return start[group] >= 0 && start[group] + sum == start[group + 1] && start[group + 1] <= count;
+    return is_share(start, group, sum, count);
   }
 };
 

@@ -70,7 +70,7 @@ struct Tables {
       const uint8_t* head = heads + (group * tiles + tile) * kHead;
       sum += head[0] + head[1] + head[2] + head[3];
     }
-    return start[group] >= 0 && start[group] + sum == start[group + 1] && start[group + 1] <= steps;
+    return is_share(start, group, sum, steps);
   }
 };
 

@@ -43,7 +43,7 @@ struct ByteTables {
   bool sound(int64_t group, int64_t count) const {
     int64_t sum = 0;
     for (int64_t i = 0; i < 2 * tiles; i++) sum += steps[group * tiles * 2 + i];
-    return start[group] >= 0 && start[group] + sum == start[group + 1] && start[group + 1] <= count;
+    return is_share(start, group, sum, count);
   }
 };
 
