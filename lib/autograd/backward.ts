@@ -82,7 +82,7 @@ function gradients(result: Tensor, grad: Tensor | null | undefined, retainGraph:
   const nodes = reachable(result.node)
   const slots = new Map<TapeNode, Tensor>([[result.node, first]])
   const made = new Set<Tensor>()
-  runWith({ grad: false, scope: made }, () => {
+  runWith({ grad: false, scope: made, autocast: null }, () => {
     for (const node of nodes) {
       const incoming = slots.get(node)
       if (incoming === undefined) continue // every consumer's rule answered null
