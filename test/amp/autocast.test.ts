@@ -152,9 +152,9 @@ t.test('gradients are float32 and within the bound of the rounded operands', (t)
     const exact = matmul(g.transpose(), x)
     const size = matmul(g.abs().transpose(), x.abs())
     const [found, wanted, sizes] = [dw, exact, size].map((v) => v.dataSync() as Float32Array)
-    // each factor rounded once, the float32 sum of 6 products, the result rounded once
+    // docs/numerics.md: each factor rounded once, the float32 sum of 6 products, the result rounded once
     for (const [i, v] of (wanted as Float32Array).entries()) {
-      const bound = (2 * u + u * u + 8 * 2 ** -24 + u * (1 + 3 * u)) * ((sizes as Float32Array)[i] as number)
+      const bound = ((1 + u) ** 3 * (1 + 8 * 2 ** -24) - 1) * ((sizes as Float32Array)[i] as number)
       t.ok(Math.abs(((found as Float32Array)[i] as number) - v) <= bound, `${dtype} dw[${i}]`)
     }
     // The bias's gradient is a float32 sum of the gradient as it came.
