@@ -6,6 +6,7 @@ import './fluent'
 export * as amp from './amp'
 // autograd
 export { type BackwardOptions, backward, grad } from './autograd/backward'
+export { checkpoint } from './autograd/checkpoint'
 export { type GradcheckOptions, gradcheck } from './autograd/gradcheck'
 // core
 export type { DType, FloatDType, IntDType, Promote } from './core/dtype'

@@ -125,6 +125,7 @@ t.test('docs/amp.md', (t) => {
   for (const name of ['bfloat16', 'float16']) t.ok(Math.abs(number(name) - float) < 1.2, `${name}: ${number(name)}`)
   t.ok(number('factor') <= 65536 && number('factor') >= 1024, `factor ${number('factor')}`)
   t.ok(lines.includes('stepped true'))
+  t.ok(lines.includes('the same gradient true'))
   t.ok(
     lines.some((line) => /^linear +float16 +2$/.test(line)),
     'the report',
