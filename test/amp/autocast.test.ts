@@ -267,6 +267,33 @@ t.test('a weight is cast once in a region, until it changes', (t) => {
   t.end()
 })
 
+t.test('casts off the tape end with the region, those on it with backward', async (t) => {
+  const w = tensor(
+    [
+      [1, 2],
+      [3, 4],
+    ],
+    { requiresGrad: true },
+  )
+  const x = of('float32')
+  const cast = () => context().autocast?.casts.get(w)?.cast as Tensor
+  const off = await amp.autocast('float16', async () => {
+    noGrad(() => linear(x, w))
+    await null
+    t.notOk(cast().disposed)
+    return cast()
+  })
+  t.ok(off.disposed)
+  const { y, on } = amp.autocast('float16', () => ({ y: linear(x, w), on: cast() }))
+  t.notOk(on.disposed)
+  y.sum().backward()
+  t.same(w.grad?.arraySync(), [
+    [4, 6],
+    [4, 6],
+  ])
+  t.end()
+})
+
 t.test('loadStateDict inside a region counts as a change', (t) => {
   const layer = new nn.Linear(2, 2, { bias: false })
   const x = of('float32')
