@@ -1,16 +1,18 @@
 /** kerf: tensors, autograd and optimization on own kernels. */
 import './fluent'
 
+// areas
+// nn, optim and the rest by area
+export * as amp from './amp'
 // autograd
 export { type BackwardOptions, backward, grad } from './autograd/backward'
+export { checkpoint } from './autograd/checkpoint'
 export { type GradcheckOptions, gradcheck } from './autograd/gradcheck'
 // core
 export type { DType, FloatDType, IntDType, Promote } from './core/dtype'
 export * from './core/errors'
 export { manualSeed } from './core/rng'
 export type { Shape } from './core/shape'
-// areas
-// nn, optim and the rest by area
 export * as data from './data'
 // this machine
 export { type DeviceInfo, device, type Info, info } from './info'

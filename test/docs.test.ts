@@ -116,9 +116,26 @@ t.test('docs/prune.md', (t) => {
   t.end()
 })
 
+t.test('docs/amp.md', (t) => {
+  const { lines } = run(t, 'docs/amp.md')
+  const number = (start: string) => Number(lines.find((line) => line.startsWith(`${start} `))?.slice(start.length))
+  const float = number('float32')
+  t.ok(float > 91, `float32: ${float}`)
+  // 3,000 images: a guess or two in a hundred may differ
+  for (const name of ['bfloat16', 'float16']) t.ok(Math.abs(number(name) - float) < 1.2, `${name}: ${number(name)}`)
+  t.ok(number('factor') <= 65536 && number('factor') >= 1024, `factor ${number('factor')}`)
+  t.ok(lines.includes('stepped true'))
+  t.ok(lines.includes('the same gradient true'))
+  t.ok(
+    lines.some((line) => /^linear +float16 +2$/.test(line)),
+    'the report',
+  )
+  t.end()
+})
+
 t.test('every page with examples is run here', (t) => {
   const pages = readdirSync(path.join(root, 'docs')).filter((file) => file.endsWith('.md'))
   const marked = pages.filter((file) => /<!-- example/.test(readFileSync(path.join(root, 'docs', file), 'utf8')))
-  t.same(marked, ['prune.md', 'quantize.md'])
+  t.same(marked, ['amp.md', 'prune.md', 'quantize.md'])
   t.end()
 })

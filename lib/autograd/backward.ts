@@ -11,7 +11,7 @@ import { ArgumentError, DisposedError, DTypeError, NativeError, ShapeError, show
 import { sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
 import { context, runWith } from '../tensor/context'
-import { releaseNode, type TapeNode } from '../tensor/tape'
+import { nextSequence, releaseNode, type TapeNode } from '../tensor/tape'
 import { checkTensor, copyTo, empty, keep, Tensor } from '../tensor/tensor'
 
 export interface BackwardOptions {
@@ -79,23 +79,59 @@ function gradients(result: Tensor, grad: Tensor | null | undefined, retainGraph:
   const leaves = new Map<Tensor, Tensor>()
   if (result.node === null) return leaves.set(result, first)
 
-  const nodes = reachable(result.node)
+  const known = new Set<TapeNode>()
+  const nodes = reachable(result.node, known)
   const slots = new Map<TapeNode, Tensor>([[result.node, first]])
-  const made = new Set<Tensor>()
-  runWith({ grad: false, scope: made }, () => {
-    for (const node of nodes) {
-      const incoming = slots.get(node)
-      if (incoming === undefined) continue // every consumer's rule answered null
-      slots.delete(node)
+  const walk: Walk = { slots, leaves, made: new Set(), known }
+  runWith({ grad: false, scope: walk.made, autocast: null }, () => run(nodes, walk, retainGraph))
+  return leaves
+}
+
+interface Walk {
+  /** What has arrived so far at nodes that are still to come, and at leaves. */
+  slots: Map<TapeNode, Tensor>
+  leaves: Map<Tensor, Tensor>
+  /** What the current rule has made. */
+  made: Set<Tensor>
+  /** All nodes that have had their turn or will have it. */
+  known: Set<TapeNode>
+}
+
+function run(nodes: readonly TapeNode[], walk: Walk, retainGraph: boolean): void {
+  const { slots, leaves, made } = walk
+  for (const node of nodes) {
+    const incoming = slots.get(node)
+    if (incoming === undefined) continue // every consumer's rule answered null
+    slots.delete(node)
+    if (node.replay) runAgain(node, node.replay, incoming, walk)
+    else {
       const answer = node.vjp(incoming)
       const incomingWasReturned = distribute(node, incoming, answer, made, slots, leaves)
       if (!incomingWasReturned) incoming.dispose()
-      for (const temporary of made) temporary.dispose()
-      made.clear()
-      if (!retainGraph) releaseNode(node)
     }
-  })
-  return leaves
+    for (const temporary of made) temporary.dispose()
+    made.clear()
+    if (!retainGraph) releaseNode(node)
+  }
+}
+
+/**
+ * Puts the graph that a node stands for into its place. Its nodes are the latest of all, so they have their turn now, and what
+ * they give goes into the same slots in the same order as if they had been there from the start: the same bits.
+ */
+function runAgain(node: TapeNode, replay: () => Tensor, incoming: Tensor, walk: Walk): void {
+  const since = nextSequence()
+  const forward = new Set<Tensor>()
+  try {
+    const result = runWith({ grad: true, scope: forward }, replay)
+    if (!sameShape(result.shape, incoming.shape) || result.dtype !== incoming.dtype || !result.node)
+      throw new ArgumentError(`backward: '${node.op}' ran again and made ${result} instead of ${node.op}'s ${incoming}`)
+    const nodes = reachable(result.node, walk.known, { since, before: node.sequence })
+    walk.slots.set(result.node, incoming)
+    run(nodes, walk, false)
+  } finally {
+    for (const tensor of forward) tensor.dispose()
+  }
 }
 
 /** The gradient of the result itself, as a tensor object of our own. */
@@ -170,9 +206,17 @@ function put<K>(slots: Map<K, Tensor>, key: K, gradient: Tensor, made: Set<Tenso
   }
 }
 
-/** The nodes that `root` depends on, latest first: every node comes before the nodes of its inputs. */
-function reachable(root: TapeNode): TapeNode[] {
-  const seen = new Set([root])
+/**
+ * The nodes that `root` depends on, latest first: every node comes before the nodes of its inputs. All are put into `known`.
+ *
+ * @param replayed only those recorded since a replay began; older ones must be known and older than the replayed node
+ */
+function reachable(
+  root: TapeNode,
+  known: Set<TapeNode>,
+  replayed: { since: number; before: number } | null = null,
+): TapeNode[] {
+  known.add(root)
   const nodes = [root]
   for (let i = 0; i < nodes.length; i++) {
     const node = nodes[i] as TapeNode
@@ -189,13 +233,22 @@ function reachable(root: TapeNode): TapeNode[] {
           `backward: an input of '${node.op}' of shape ${showShape(input.shape)} is gone (${cause})`,
         )
       }
-      if (input.node && !seen.has(input.node)) {
-        seen.add(input.node)
+      if (!input.node) continue
+      if (replayed && input.node.sequence < replayed.since) {
+        if (!known.has(input.node) || input.node.sequence >= replayed.before) throw notAnInput(input, input.node)
+      } else if (!known.has(input.node)) {
+        known.add(input.node)
         nodes.push(input.node)
       }
     }
   }
   return nodes.sort((a, b) => b.sequence - a.sequence)
+}
+
+function notAnInput(tensor: Tensor, { op }: TapeNode): ArgumentError {
+  return new ArgumentError(
+    `backward: a checkpoint's function uses the result of '${op}', of shape ${showShape(tensor.shape)}, that is not among its inputs`,
+  )
 }
 
 /** Leaves the gradient at the leaf: the first one as it is, later ones added. */

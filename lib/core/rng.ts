@@ -12,12 +12,32 @@ export function manualSeed(value: number): void {
   seeded = true
 }
 
+export interface RandomState {
+  readonly seed: number
+  readonly offset: number
+}
+
+function seedByClock(): void {
+  if (!seeded) manualSeed((Date.now() * 1000 + Math.floor(performance.now() * 1000)) % 2 ** 48)
+}
+
+/** Where the stream is, so that setRandomState() can give the numbers that follow once more. */
+export function randomState(): RandomState {
+  seedByClock()
+  return { seed, offset }
+}
+
+export function setRandomState(state: RandomState): void {
+  seed = state.seed
+  offset = state.offset
+}
+
 /**
  * Takes `n` numbers of the counter-based stream: their seed and the offset of the first. Unseeded, the seed comes from
  * the clock.
  */
 export function takeRandom(n: number): { seed: number; offset: number } {
-  if (!seeded) manualSeed((Date.now() * 1000 + Math.floor(performance.now() * 1000)) % 2 ** 48)
+  seedByClock()
   const taken = { seed, offset }
   offset += n
   return taken

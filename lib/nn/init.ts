@@ -7,7 +7,7 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { takeRandom } from '../core/rng'
 import { checkNumber, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
-import { checkTensor, type Tensor } from '../tensor/tensor'
+import { changed, checkTensor, type Tensor } from '../tensor/tensor'
 
 export type Nonlinearity = 'linear' | 'sigmoid' | 'tanh' | 'relu' | 'leakyRelu' | 'selu'
 export type FanMode = 'fanIn' | 'fanOut'
@@ -25,6 +25,7 @@ function target<T extends Tensor>(op: string, tensor: T): T {
   checkTensor(op, 'tensor', tensor)
   if (!isFloat(tensor.dtype)) throw new DTypeError(`${op}: the tensor must be a float one, got ${tensor.dtype}`)
   if (!tensor.contiguous) throw new ArgumentError(`${op}: the tensor must be contiguous`)
+  changed(tensor)
   return tensor
 }
 

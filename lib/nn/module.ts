@@ -6,7 +6,7 @@ import { sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
 import { type Device, destinationDType } from '../tensor/device'
 import { applyMask } from '../tensor/mask'
-import { checkTensor, copyTo, keep, Tensor } from '../tensor/tensor'
+import { changed, checkTensor, copyTo, keep, Tensor } from '../tensor/tensor'
 import { checkMask, Parameter } from './parameter'
 
 /** Any module, whatever forward() takes and returns. */
@@ -191,6 +191,7 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
       const target = own.get(name) as Tensor
       if (target === tensor || masked(name)) continue
       native.copy(target, tensor)
+      changed(target)
       if (!masks.has(target as Parameter)) applyMask(target)
     }
     for (const [parameter, mask] of masks) parameter.mask = mask

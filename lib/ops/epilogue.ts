@@ -5,7 +5,7 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
 import { copyTo } from '../tensor/tensor'
-import { arg, converted, empty, type Tensor } from './op'
+import { converted, empty, live, type Tensor } from './op'
 
 export type ActivationName = 'relu' | 'gelu' | 'silu' | 'sigmoid' | 'tanh'
 const activations = [undefined, 'relu', 'gelu', 'silu', 'sigmoid', 'tanh'] as const
@@ -32,7 +32,7 @@ export function beforeActivation(grad: Tensor, out: Tensor, activation: Activati
 
 /** A bias as users give it: a float tensor [n]. */
 export function checkBias(op: string, bias: Tensor, n: number): void {
-  arg(op, 'bias', bias)
+  live(op, 'bias', bias)
   if (bias.rank !== 1 || bias.shape[0] !== n)
     throw new ShapeError(`${op}: bias must be [${n}], it is ${showShape(bias.shape)}`)
   if (!isFloat(bias.dtype)) throw new DTypeError(`${op}: bias must be a float tensor, it is ${bias.dtype}`)

@@ -3,12 +3,13 @@
  * count from the end. They are known only when the kernel runs, so one out of range is reported by the next barrier
  * (data(), item(), ...) as an error with code ERR_RANGE.
  */
-import type { DType } from '../core/dtype'
+import { type DType, isFloat, promote } from '../core/dtype'
 import { DTypeError, ShapeError } from '../core/errors'
 import { checkAxis, checkInteger, type Shape, sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
+import { autocastRegion } from '../tensor/context'
 import { copyTo } from '../tensor/tensor'
-import { arg, checkDTypeOf, converted, empty, type Tensor, taped } from './op'
+import { arg, castTo, checkDTypeOf, converted, empty, type Tensor, taped } from './op'
 import { reshape } from './shape'
 
 /** Positions or labels as int64; bool and floats are refused. */
@@ -38,9 +39,14 @@ function checkLine(op: string, index: Tensor): void {
   if (index.rank !== 1) throw new ShapeError(`${op}: index must have one axis, its shape is ${showShape(index.shape)}`)
 }
 
-function sameDType(op: string, a: Tensor, source: Tensor): void {
-  if (a.dtype !== source.dtype)
+/** The two tensors of one dtype; autocast promotes floats that differ. */
+function sameDType<D extends DType>(op: string, a: Tensor<D>, source: Tensor<D>): [a: Tensor<D>, source: Tensor<D>] {
+  if (a.dtype === source.dtype) return [a, source]
+  if (!autocastRegion() || !isFloat(a.dtype) || !isFloat(source.dtype))
     throw new DTypeError(`${op}: a and source must have one dtype, they are ${a.dtype} and ${source.dtype}`)
+  const dtype: DType = promote<DType, DType>(a.dtype, source.dtype)
+  const widened = (t: Tensor<D>) => ((t.dtype as DType) === dtype ? t : (castTo(t, dtype) as Tensor as Tensor<D>))
+  return [widened(a), widened(source)]
 }
 
 /**
@@ -68,9 +74,7 @@ export function indexSelect<D extends DType>(a: Tensor<D>, axis: number, index: 
 
 /** A copy of `a` to which the slices of `source` were added at the positions in `index`, in order: PyTorch's index_add. */
 export function indexAdd<D extends DType>(a: Tensor<D>, axis: number, index: Tensor, source: Tensor<D>): Tensor<D> {
-  const x = arg('indexAdd', 'a', a)
-  const s = arg('indexAdd', 'source', source)
-  sameDType('indexAdd', x, s)
+  const [x, s] = sameDType('indexAdd', arg('indexAdd', 'a', a), arg('indexAdd', 'source', source))
   const along = checkAxis('indexAdd', axis, x.rank)
   const at = positions('indexAdd', 'index', index)
   checkLine('indexAdd', at)
@@ -119,9 +123,7 @@ export function gather<D extends DType>(a: Tensor<D>, axis: number, index: Tenso
  * @param index int64, of source's shape, nowhere larger than `a` off `axis`
  */
 export function scatterAdd<D extends DType>(a: Tensor<D>, axis: number, index: Tensor, source: Tensor<D>): Tensor<D> {
-  const x = arg('scatterAdd', 'a', a)
-  const s = arg('scatterAdd', 'source', source)
-  sameDType('scatterAdd', x, s)
+  const [x, s] = sameDType('scatterAdd', arg('scatterAdd', 'a', a), arg('scatterAdd', 'source', source))
   const along = checkAxis('scatterAdd', axis, x.rank)
   const at = positions('scatterAdd', 'index', index)
   checkGather('scatterAdd', x, at, along)

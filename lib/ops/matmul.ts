@@ -1,14 +1,15 @@
 /** Matrix products: matmul, linear, and weights packed once for this machine's kernel. */
-import { checkDType, type DType, dtypeCode, type Promote, promote } from '../core/dtype'
+import { checkDType, type DType, dtypeCode, isFloat, type Promote, promote } from '../core/dtype'
 import { DTypeError, ShapeError } from '../core/errors'
 import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { addon, targetName } from '../native/load'
+import { autocastRegion } from '../tensor/context'
 import { QuantizedTensor } from '../tensor/quantized'
 import { SparseTensor } from '../tensor/sparse'
 import { keep } from '../tensor/tensor'
 import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
-import { arg, converted, empty, expandView, needsGrad, Tensor, taped } from './op'
+import { arg, converted, empty, expandView, live, needsGrad, observed, Tensor, taped } from './op'
 import { gradOfBias } from './product-with-weights'
 import { isByte, matmulBytes } from './qmatmul'
 import { matmulQuantized, type QuantizedLinearOptions, quantizedLinear } from './quantized-linear'
@@ -164,7 +165,7 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
         if (bias) gradients.push(gradOfBias(g, bias))
         return gradients
       })
-    : out
+    : observed(op, out)
   const activated = apart ? (options.activation === 'gelu' ? gelu(recordedOut) : silu(recordedOut)) : recordedOut
   return wanted === result ? activated : cast(activated, wanted)
 }
@@ -192,6 +193,13 @@ function matmulGradB(a: Tensor, grad: Tensor, b: Tensor): Tensor {
 function foldBatch(a: Tensor): Tensor | null {
   if (a.rank <= 2 || !a.contiguous) return null
   return reshape(a, [sizeOf(a.shape.slice(0, -1)), a.shape[a.rank - 1] as number])
+}
+
+/** The left side; under autocast in the dtype that the right one was packed in, if it was. */
+function left(op: string, name: string, a: Tensor, b: Tensor | PackedMatrix): Tensor {
+  if (!(b instanceof PackedMatrix)) return arg(op, name, a)
+  const x = live(op, name, a)
+  return autocastRegion() && isFloat(x.dtype) && x.dtype !== b.dtype ? cast(x, b.dtype) : x
 }
 
 // A table, not a conditional type: that would make Tensor<D> invariant in D.
@@ -229,18 +237,18 @@ export function matmul(
   b: Tensor | PackedMatrix | QuantizedTensor | SparseTensor,
   options: MatmulOptions = {},
 ): Tensor {
-  const x: Tensor = arg('matmul', 'a', a) as Tensor
-  if (b instanceof SparseTensor) return matmulSparse('matmul', x, b, options)
-  if (b instanceof QuantizedTensor) return matmulQuantized('matmul', x, b, options)
+  if (b instanceof SparseTensor) return matmulSparse('matmul', live('matmul', 'a', a), b, options)
+  if (b instanceof QuantizedTensor) return matmulQuantized('matmul', live('matmul', 'a', a), b, options)
+  const x: Tensor = left('matmul', 'a', a, b)
   const y: Tensor | PackedMatrix = b instanceof PackedMatrix ? b : arg('matmul', 'b', b)
   if (x.rank === 0 || y.shape.length === 0) throw new ShapeError('matmul: both operands need at least one axis')
   const row = x.rank === 1
   const column = y.shape.length === 1
-  const left = row ? reshape(x, [1, x.size]) : x
+  const rows = row ? reshape(x, [1, x.size]) : x
   const right = column ? reshape(y as Tensor, [(y as Tensor).size, 1]) : y
-  const folded = right.shape.length === 2 ? foldBatch(left) : null
-  let out = product({ op: 'matmul', a: folded ?? left, b: right, transposed: false, options })
-  if (folded) out = reshape(out, [...left.shape.slice(0, -1), right.shape[1] as number])
+  const folded = right.shape.length === 2 ? foldBatch(rows) : null
+  let out = product({ op: 'matmul', a: folded ?? rows, b: right, transposed: false, options })
+  if (folded) out = reshape(out, [...rows.shape.slice(0, -1), right.shape[1] as number])
   if (row || column) {
     const shape = [...out.shape]
     if (column) shape.pop()
@@ -282,9 +290,9 @@ export function linear(
   bias?: Tensor | null,
   options: QuantizedLinearOptions = {},
 ): Tensor {
-  const a: Tensor = arg('linear', 'x', x)
-  if (w instanceof QuantizedTensor) return quantizedLinear(a, w, bias, options)
-  if (w instanceof SparseTensor) return sparseLinear(a, w, bias, options)
+  if (w instanceof QuantizedTensor) return quantizedLinear(live('linear', 'x', x), w, bias, options)
+  if (w instanceof SparseTensor) return sparseLinear(live('linear', 'x', x), w, bias, options)
+  const a: Tensor = left('linear', 'x', x, w)
   const packed = w instanceof PackedMatrix
   const weights: Tensor | PackedMatrix = packed ? w : arg('linear', 'w', w)
   if (weights.shape.length !== 2) throw new ShapeError(`linear: w must be [out, in], it is ${showShape(weights.shape)}`)

@@ -1,5 +1,5 @@
 /** What linear() does the same way for all weights that are no tensor: dtypes, bias, activation and the gradients around the product. */
-import { checkDType, type DType } from '../core/dtype'
+import { checkDType, type DType, promote } from '../core/dtype'
 import { DTypeError } from '../core/errors'
 import { sizeOf } from '../core/shape'
 import { native } from '../native/call'
@@ -69,5 +69,6 @@ function gradOfInput(g: Tensor, p: WeightsProduct): Tensor {
 export function gradOfBias(g: Tensor, bias: Tensor): Tensor | null {
   if (!bias.requiresGrad) return null
   const axes = Array.from({ length: g.rank - 1 }, (_, i) => i)
-  return converted(sum(g, axes), bias.dtype)
+  // In the wider dtype: a float16 sum over the batch could leave float16's range.
+  return converted(sum(converted(g, promote(g.dtype, bias.dtype)), axes), bias.dtype)
 }

@@ -8,7 +8,7 @@ import { addon } from '../native/load'
 import { QuantizedTensor } from '../tensor/quantized'
 import { copyTo } from '../tensor/tensor'
 import type { ActivationName } from './epilogue'
-import { arg, checkDTypeOf, empty, type Tensor, transposedView } from './op'
+import { checkDTypeOf, empty, live, type Tensor, transposedView } from './op'
 import { productWithWeights } from './product-with-weights'
 import {
   type ByteDType,
@@ -115,7 +115,7 @@ export function quantizedLinear<A extends DType, O extends DType = A>(
   options: QuantizedLinearOptions<O> = {},
 ): Tensor<O> {
   const op = 'linear'
-  const a = arg(op, 'x', x)
+  const a = live(op, 'x', x)
   if (!(w instanceof QuantizedTensor)) throw new ArgumentError(`${op}: w must be a QuantizedTensor, got ${show(w)}`)
   w.checkLive(op)
   if (w.rank !== 2) throw new ShapeError(`${op}: w must be [out, in], it is ${showShape(w.shape)}`)
@@ -168,7 +168,7 @@ function product<O extends DType>(
 
 /** @internal */
 export function checkMultiplier(op: string, multiplier: Tensor, inputs: number): Tensor<'float32'> {
-  const t = arg(op, 'multiplier', multiplier)
+  const t = live(op, 'multiplier', multiplier)
   if (t.dtype !== 'float32' || t.rank !== 1 || t.shape[0] !== inputs)
     throw new ShapeError(`${op}: multiplier must be float32 [${inputs}], it is ${t.dtype} ${showShape(t.shape)}`)
   return (t.contiguous ? t : copyTo(t, 'float32')) as Tensor<'float32'>

@@ -7,7 +7,7 @@ import { QuantizedTensor } from '../tensor/quantized'
 import type { SparseTensor } from '../tensor/sparse'
 import { copyTo } from '../tensor/tensor'
 import type { ActivationName } from './epilogue'
-import { arg, converted, type Tensor } from './op'
+import { converted, live, type Tensor } from './op'
 import { productWithWeights } from './product-with-weights'
 import { checkInner, quantizeCode } from './qmatmul'
 import { dequantize } from './quantize'
@@ -46,7 +46,7 @@ export function sparseLinear<A extends DType, O extends DType = A>(
   options: SparseLinearOptions<O> = {},
 ): Tensor<O> {
   const op = 'linear'
-  const a = arg(op, 'x', x)
+  const a = live(op, 'x', x)
   checkSparse(op, 'w', w)
   if (a.rank === 0 || a.shape[a.rank - 1] !== w.shape[1])
     throw new ShapeError(

@@ -6,7 +6,7 @@ import { type DType, type FloatOf, floatOf, isFloat } from '../core/dtype'
 import { native, type View } from '../native/call'
 import { copyTo } from '../tensor/tensor'
 import { add, div, mul, neg } from './arithmetic'
-import { arg, converted, emptyLike, type Tensor, taped } from './op'
+import { arg, castTo, converted, emptyLike, type Tensor, taped } from './op'
 
 type NativeUnary = (out: View, a: View) => void
 type NativeGrad = (out: View, grad: View, saved: View) => void
@@ -132,7 +132,5 @@ export function round<D extends DType>(a: Tensor<D>): Tensor<D> {
 
 /** The tensor in another dtype (PyTorch's casts; out of range saturates, NaN becomes 0 for integers). */
 export function cast<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
-  const x = arg('cast', 'a', a)
-  const out = copyTo(x, dtype)
-  return isFloat(dtype) && isFloat(x.dtype) ? taped('cast', out, [x], (grad) => [copyTo(grad, x.dtype)]) : out
+  return castTo(arg('cast', 'a', a), dtype)
 }

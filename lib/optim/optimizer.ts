@@ -4,7 +4,7 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
 import { applyMask } from '../tensor/mask'
-import { checkTensor, empty, keep, Tensor } from '../tensor/tensor'
+import { changed, checkTensor, empty, keep, Tensor } from '../tensor/tensor'
 
 /** What every group has; each optimizer adds its own. */
 export interface GroupOptions {
@@ -98,6 +98,7 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> {
         const { grad } = parameter
         if (grad === null) continue
         this.update(parameter, checkGrad('step', parameter, grad), group, scale)
+        changed(parameter)
         // Momentum and what else a step adds would move pruned weights away from 0.
         applyMask(parameter)
       }

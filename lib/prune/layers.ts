@@ -12,7 +12,7 @@ import type { Parameter } from '../nn/parameter'
 import { tensor } from '../ops/create'
 import { converted } from '../ops/op'
 import { noGrad, scope } from '../tensor/context'
-import { copyTo, keep, type Tensor } from '../tensor/tensor'
+import { changed, copyTo, keep, type Tensor } from '../tensor/tensor'
 
 export interface LayerOptions<L = Linear> {
   /**
@@ -141,6 +141,7 @@ export class Saved {
   restore(): void {
     this.weight.mask = this.#mask
     native.copy(this.weight, this.#copy)
+    changed(this.weight)
   }
 
   dispose(): void {

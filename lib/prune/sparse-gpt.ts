@@ -9,6 +9,7 @@ import { atLayer, observe } from '../nn/calibrate'
 import type { AnyModule } from '../nn/module'
 import { tensor } from '../ops/create'
 import { scope } from '../tensor/context'
+import { changed } from '../tensor/tensor'
 import { checkOptions, prunable, readWork, Saved, setMask, type Work, zerosOf } from './layers'
 import { keepLargest, type Part, pruneSmallest } from './select'
 import { type Amount, type CalibratedOptions, checkAmount, checkInputs } from './wanda'
@@ -157,6 +158,7 @@ export async function sparseGpt(model: AnyModule, options: SparseGptOptions): Pr
       })
       saved.push(new Saved(weight))
       scope(() => native.copy(weight, tensor(values, { shape: weight.shape })))
+      changed(weight)
       setMask(work)
     }
   } catch (error) {

@@ -13,7 +13,7 @@ import { tensor } from '../ops/create'
 import { converted } from '../ops/op'
 import { unsqueeze } from '../ops/shape'
 import { noGrad, scope } from '../tensor/context'
-import type { Tensor } from '../tensor/tensor'
+import { changed, type Tensor } from '../tensor/tensor'
 import { smoothScales } from './smooth'
 
 export interface SmoothModelOptions {
@@ -117,6 +117,7 @@ function checkPairs(op: string, given: unknown): [string, string[]][] {
 /** parameter = value, in place. */
 function assign(parameter: Tensor, value: Tensor): void {
   native.copy(parameter, value)
+  changed(parameter)
 }
 
 /** Divides what the source gives by s and multiplies the columns of its readers by it. */

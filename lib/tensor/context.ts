@@ -1,20 +1,42 @@
 /**
- * What applies to ops without being their argument: whether gradients are recorded, and which scope() owns new tensors.
+ * What applies to ops without being their argument: whether gradients are recorded, which scope() owns new tensors, and
+ * which precision autocast asks for.
  * It follows async functions (AsyncLocalStorage) and costs nothing while no context is active.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
+import type { DType, FloatDType } from '../core/dtype'
 import type { Tensor } from './tensor'
 
 export interface Context {
   readonly grad: boolean
   /** Tensors made here are disposed when the scope ends. */
   readonly scope: Set<Tensor> | null
+  /** The autocast region, as data: ops read it and know nothing of kerf/amp. */
+  readonly autocast: Autocast | null
 }
 
-const base: Context = { grad: true, scope: null }
+export interface Autocast {
+  /** What the 'lower' ops compute in. */
+  readonly dtype: FloatDType
+  /** By name of the op; an op that is not listed computes in the promoted dtype of its inputs. */
+  readonly precision: ReadonlyMap<string, 'lower' | 'float32'>
+  /** Leaves (weights) that this region has cast already. */
+  readonly casts: Map<Tensor, CachedCast>
+  /** Told of every op that has run and of its result's dtype. */
+  readonly observe: ((op: string, dtype: DType) => void) | null
+}
+
+export interface CachedCast {
+  readonly cast: Tensor
+  /** Of the leaf's bytes when they were cast. */
+  readonly version: number
+}
+
+const base: Context = { grad: true, scope: null, autocast: null }
 const storage = new AsyncLocalStorage<Context>()
-/** How many runWith calls have not ended. */
+/** How many runWith calls have not ended, and how many of them began an autocast region. */
 let active = 0
+let casting = 0
 
 export function context(): Context {
   return active === 0 ? base : (storage.getStore() ?? base)
@@ -24,34 +46,42 @@ export function gradEnabled(): boolean {
   return active === 0 || context().grad
 }
 
+/** The autocast region that this code is in. Every op asks, so it costs a comparison while there is none anywhere. */
+export function autocastRegion(): Autocast | null {
+  return casting === 0 ? null : context().autocast
+}
+
 /** Runs `fn` (sync or async) with parts of the context replaced; `end` is called when it is over, failed or not. */
 export function runWith<R>(change: Partial<Context>, fn: () => R, end?: (result: Awaited<R> | undefined) => void): R {
   const inner = { ...context(), ...change }
+  const casts = change.autocast ? 1 : 0
   active++
+  casting += casts
+  const leave = (value: Awaited<R> | undefined) => {
+    active--
+    casting -= casts
+    end?.(value)
+  }
   let result: R
   try {
     result = storage.run(inner, fn)
   } catch (error) {
-    active--
-    end?.(undefined)
+    leave(undefined)
     throw error
   }
   if (result instanceof Promise) {
     return result.then(
       (value) => {
-        active--
-        end?.(value)
+        leave(value)
         return value
       },
       (error) => {
-        active--
-        end?.(undefined)
+        leave(undefined)
         throw error
       },
     ) as R
   }
-  active--
-  end?.(result as Awaited<R>)
+  leave(result as Awaited<R>)
   return result
 }
 

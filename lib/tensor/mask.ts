@@ -1,6 +1,6 @@
 /** Masks: elements of a tensor that stay 0 whatever an optimizer does. Known here so that nn and optim both may ask. */
 import { native } from '../native/call'
-import { empty, type Tensor } from './tensor'
+import { changed, empty, type Tensor } from './tensor'
 
 /** What a Parameter is, to an optimizer. */
 interface Masked {
@@ -21,4 +21,5 @@ export function applyMask(tensor: Tensor): void {
   const { buffer, code, offset } = zero
   native.where(tensor, mask, tensor, { buffer, code, shape: tensor.shape, strides: tensor.shape.map(() => 0), offset })
   zero.dispose()
+  changed(tensor)
 }

@@ -18,6 +18,8 @@ export interface Storage {
   /** Usable bytes: the size class. */
   bytes: number
   refs: number
+  /** Counts the changes in place of what an autocast region may have cast: see changed(). */
+  version: number
 }
 
 const SLAB_BYTES = 1 << 16
@@ -76,10 +78,10 @@ export function allocate(bytes: number): Storage {
     }
     const byteOffset = slabNext
     slabNext += size
-    return { buffer: slab, byteOffset, bytes: size, refs: 1 }
+    return { buffer: slab, byteOffset, bytes: size, refs: 1, version: 0 }
   }
   const buffer = pinned(size + (size >= HUGE_PAGE ? HUGE_PAGE : 64))
-  return { buffer, byteOffset: addon.place(buffer, size), bytes: size, refs: 1 }
+  return { buffer, byteOffset: addon.place(buffer, size), bytes: size, refs: 1, version: 0 }
 }
 
 /** One reference less; the last one recycles the bytes (commands in flight are ahead of any reuse in the stream). */
@@ -88,7 +90,7 @@ export function release(storage: Storage): void {
   if (freeBytes + storage.bytes > MAX_FREE_BYTES) return
   const list = free.get(storage.bytes)
   // A fresh object: whoever still holds the old one must not count references of the new owner.
-  const recycled = { buffer: storage.buffer, byteOffset: storage.byteOffset, bytes: storage.bytes, refs: 0 }
+  const recycled = { buffer: storage.buffer, byteOffset: storage.byteOffset, bytes: storage.bytes, refs: 0, version: 0 }
   if (list) list.push(recycled)
   else free.set(storage.bytes, [recycled])
   freeBytes += storage.bytes

@@ -203,6 +203,11 @@ export function keep<T extends Tensor>(tensor: T): T {
   return tensor
 }
 
+/** Says that a parameter's bytes were changed in place, so that no autocast region goes on using its older cast. */
+export function changed(tensor: Tensor): void {
+  tensor.storage('changed').version++
+}
+
 function nest<V>(flat: ArrayLike<V>, shape: Shape): Nested<V> {
   if (shape.length === 0) return flat[0] as V
   let next = 0
