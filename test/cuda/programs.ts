@@ -27,12 +27,19 @@ export function run(
   })
 }
 
-/** Compiles test/cuda/`source` against the kernels below `tree`; resolves with the program. */
-export async function compile(source: string, tree = root, name = 'program', optimize = '-O2'): Promise<string> {
+/** Compiles test/cuda/`source` (-O1: compiling and running take least together) against the kernels below `tree`; resolves with the program. */
+export async function compile(source: string, tree = root, name = 'program', ...more: string[]): Promise<string> {
   const program = path.join(scratch, name)
-  const flags = ['-std=c++20', optimize, '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas', '-I', tree]
+  const flags = ['-std=c++20', '-O1', '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas', '-I', tree]
   const includes = ['-I', path.join(root, 'test', 'cuda', 'emulator')]
-  const built = await run('g++', [...flags, ...includes, path.join(root, 'test', 'cuda', source), '-o', program])
+  const built = await run('g++', [
+    ...flags,
+    ...more,
+    ...includes,
+    path.join(root, 'test', 'cuda', source),
+    '-o',
+    program,
+  ])
   if (built.code !== 0) throw new Error(`g++ ${source}: ${built.errors}`)
   return program
 }

@@ -5,8 +5,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "../../../native/core/elem.h"
-#include "../../../native/cuda/types.h"
+#include "native/core/elem.h"
+#include "native/cuda/types.h"
 
 namespace cu {
 
