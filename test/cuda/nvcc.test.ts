@@ -1,7 +1,7 @@
 // What nvcc makes of the kernels, where there is an nvcc: they compile for their architectures without a spill, ptxas does not
 // serialise their products, and the machine code holds the instructions that they are written for. Nothing runs.
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { histogram, type Kernel, kernelsOf } from './cubin'
@@ -96,6 +96,15 @@ t.test('the gates notice a spill', { skip }, async (t) => {
   await run(nvcc ?? '', ['-arch=sm_80', '-cubin', source, '-o', cubin])
   const [kernel] = kernelsOf(readFileSync(cubin)).map(histogram)
   t.ok(kernel?.LDL && kernel.STL)
+})
+
+t.test('the gates notice a serialised product', { skip }, async (t) => {
+  for (const folder of ['core', 'cuda'])
+    cpSync(path.join(root, 'native', folder), path.join(scratch, 'native', folder), { recursive: true })
+  const kernel = path.join(scratch, 'native', 'cuda', 'sm90', 'matmul_wgmma.cuh')
+  writeFileSync(kernel, readFileSync(kernel, 'utf8').replace('wgmma_wait<0>', 'wgmma_wait<1>'))
+  const built = await build(path.join(scratch, 'native', 'cuda', 'sm90', 'matmul.cu'), '90a')
+  t.match(built.said, SERIALISED)
 })
 
 t.test('a file that is no cubin', (t) => {
