@@ -1,5 +1,6 @@
 // The vocabulary of all CUDA code here: kernels touch memory, barriers and tensor cores only through the functions of
-// namespace cu. nvcc sees PTX (device.h, hopper.h); g++ sees the emulator of test/cuda/, which checks every one of them.
+// namespace cu. nvcc sees PTX (device.h, hopper.h); g++ sees the emulator of test/cuda/, which checks every one of
+// them.
 #pragma once
 #include "types.h"
 

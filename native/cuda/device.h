@@ -5,7 +5,8 @@
 #include "types.h"
 
 #define CU_FUNCTION __device__ __forceinline__
-#define CU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define CU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 
 namespace cu {
 

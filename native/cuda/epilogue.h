@@ -1,4 +1,5 @@
-// What happens to a product before it is stored: out[n][m] = activation(sum * weight_scale[m] * token_scale[n] + bias[m]).
+// What happens to a product before it is stored: out[n][m] = activation(sum * weight_scale[m] * token_scale[n] +
+// bias[m]).
 #pragma once
 #include <math.h>
 
@@ -94,8 +95,8 @@ CU_FUNCTION void store_four(const E& epilogue, const FeatureTerms& terms, const 
     if (m + i < M) cu::store_global(row + i, S::one(v[i]));
 }
 
-// The tile of sums [BN][BM] that a block of tensor-core fragments leaves in shared memory, and its way out. The pitch of
-// BM + 4 words spreads the four token pairs of a fragment over all banks: no conflicts either way.
+// The tile of sums [BN][BM] that a block of tensor-core fragments leaves in shared memory, and its way out. The pitch
+// of BM + 4 words spreads the four token pairs of a fragment over all banks: no conflicts either way.
 template <int BM, int BN, int THREADS>
 struct SumTile {
   static constexpr int kPitch = BM + 4;

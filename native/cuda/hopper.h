@@ -1,4 +1,5 @@
-// cu:: for nvcc: what sm_90a adds. Nothing of it is compiled into code for another architecture unless a kernel uses it.
+// cu:: for nvcc: what sm_90a adds. Nothing of it is compiled into code for another architecture unless a kernel uses
+// it.
 #pragma once
 #include <cuda.h>
 
@@ -34,14 +35,14 @@ CU_FUNCTION void mbarrier_wait(uint64_t* barrier, int parity) {
 // The box whose first element is x of row y; zeros outside of the tensor.
 CU_FUNCTION void tma_load(void* to, const TensorMap* map, int x, int y, uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2,%3}], [%4];" ::"r"(
-          shared_address(to)),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2,%3}], [%4];" ::"r"(shared_address(to)),
       "l"(map), "r"(x), "r"(y), "r"(shared_address(barrier))
       : "memory");
 }
 
-// The descriptor of a K-major tile of 128-byte rows, swizzled: start address / 16, leading offset (unused with a swizzle)
-// 1, stride of 8 rows 1024 / 16, layout 1 = 128-byte swizzle. `p` may point at any 32 bytes of the first row.
+// The descriptor of a K-major tile of 128-byte rows, swizzled: start address / 16, leading offset (unused with a
+// swizzle) 1, stride of 8 rows 1024 / 16, layout 1 = 128-byte swizzle. `p` may point at any 32 bytes of the first row.
 CU_FUNCTION uint64_t tile_descriptor(const void* p) {
   return static_cast<uint64_t>(shared_address(p) & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{64} << 32 |
          uint64_t{1} << 62;

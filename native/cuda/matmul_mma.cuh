@@ -1,10 +1,10 @@
-// Y[n][m] = epilogue(sum over k of W[m][k] X[n][k]) by mma.sync, for float16, bfloat16 and int8: one kernel, written in bytes
-// of K. The weights W are operand A (only A can be 2:4 or come from registers), the activations X operand B.
+// Y[n][m] = epilogue(sum over k of W[m][k] X[n][k]) by mma.sync, for float16, bfloat16 and int8: one kernel, written in
+// bytes of K. The weights W are operand A (only A can be 2:4 or come from registers), the activations X operand B.
 //
-// Contract: W is M rows and X N rows of `row_bytes`, a multiple of 16; both 16-byte aligned. Any M, N >= 1; rows and bytes
-// beyond the end count as zeros. Launch: grid (ceil(M / BM), ceil(N / BN)), Config::kThreads, Config::kSharedBytes.
-// A shared row is 128 bytes of K, its eight 16-byte chunks XORed with the row's last three bits: ldmatrix of 8 rows then
-// meets all banks once.
+// Contract: W is M rows and X N rows of `row_bytes`, a multiple of 16; both 16-byte aligned. Any M, N >= 1; rows and
+// bytes beyond the end count as zeros. Launch: grid (ceil(M / BM), ceil(N / BN)), Config::kThreads,
+// Config::kSharedBytes. A shared row is 128 bytes of K, its eight 16-byte chunks XORed with the row's last three bits:
+// ldmatrix of 8 rows then meets all banks once.
 #pragma once
 #include "epilogue.h"
 
@@ -27,7 +27,9 @@ struct MmaConfig {
                 "a thread's rows share one swizzle");
 };
 
-CU_FUNCTION uint8_t* swizzled(uint8_t* tile, int row, int chunk) { return tile + row * 128 + ((chunk ^ (row & 7)) << 4); }
+CU_FUNCTION uint8_t* swizzled(uint8_t* tile, int row, int chunk) {
+  return tile + row * 128 + ((chunk ^ (row & 7)) << 4);
+}
 
 template <class C, class E>
 __global__ void __launch_bounds__(C::kThreads)

@@ -1,10 +1,10 @@
-// Y[n][m] = epilogue(sum over k of W[m][k] X[n][k]) in float32 on the ordinary cores: the exact kernel that every GPU has, and
-// on the device the oracle of the others.
+// Y[n][m] = epilogue(sum over k of W[m][k] X[n][k]) in float32 on the ordinary cores: the exact kernel that every GPU
+// has, and on the device the oracle of the others.
 //
 // Contract: W is M rows and X N rows of K floats, K a multiple of 4, both 16-byte aligned; any M, N >= 1. Launch: grid
-// (ceil(M / 128), ceil(N / 128)), kSimtThreads, kSimtSharedBytes. A thread owns 8 x 8 sums as four 4 x 4 blocks 64 apart.
-// Tiles lie k-major in shared memory; the pitch of 132 floats puts the two 16-row halves that a warp writes at once into
-// different banks.
+// (ceil(M / 128), ceil(N / 128)), kSimtThreads, kSimtSharedBytes. A thread owns 8 x 8 sums as four 4 x 4 blocks 64
+// apart. Tiles lie k-major in shared memory; the pitch of 132 floats puts the two 16-row halves that a warp writes at
+// once into different banks.
 #pragma once
 #include "epilogue.h"
 

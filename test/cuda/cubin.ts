@@ -1,5 +1,5 @@
-// Reads a cubin (an ELF file of machine code for one GPU architecture) as far as the gates need it: which instructions a
-// kernel consists of. On all architectures since sm_70 an instruction is 16 bytes, its opcode the low 12 bits.
+// Reads a cubin (an ELF file of machine code for one GPU architecture) as far as the gates need it: which instructions
+// a kernel consists of. On all architectures since sm_70 an instruction is 16 bytes, its opcode the low 12 bits.
 
 /** Opcodes that the gates look at; the same on sm_80, sm_90 and sm_120. */
 const OPCODES: Record<number, string> = {

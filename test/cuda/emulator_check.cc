@@ -145,7 +145,8 @@ static void memory() {
   expect_report("reading what nobody wrote", "read of uninitialised shared memory", 32, [&] { load_shared(word(0)); });
   run(32, [&] { store_global(&global[thread()], load_shared(word(thread()))); });
   program::expect("shared memory starts as NaN", std::isnan(global[3]));
-  expect_report("reading beyond shared memory", "read outside of shared memory", 32, [&] { load_shared(word(1 << 20)); });
+  expect_report("reading beyond shared memory", "read outside of shared memory", 32,
+                [&] { load_shared(word(1 << 20)); });
   expect_report("reading beyond a buffer", "global read outside of every buffer", 32,
                 [&] { load_global(global.data() + 64 * 32 + thread()); });
   expect_report("writing before a buffer", "global write outside of every buffer", 32,
@@ -172,7 +173,8 @@ static void memory() {
     };
   };
   expect_report("no barrier after a write", "read of uninitialised shared memory", 64, exchange(false, true));
-  expect_report("no barrier after a read", "race: write not ordered after another warp's read", 64, exchange(true, false));
+  expect_report("no barrier after a read", "race: write not ordered after another warp's read", 64,
+                exchange(true, false));
   run(64, exchange(true, true));
   expect_clean("two barriers make an exchange");
   expect_report("two warps write one word", "race: two unordered writes", 64, [&] { store_shared(word(0), 1.f); });
@@ -197,7 +199,8 @@ static void counters() {
   program::expect("a stride of 32: 8 times", sectors(32) == 8);
 }
 
-// One warpgroup: a 64-row tile times a 128-row tile, 128 bytes deep, by TMA and wgmma; rows and bytes outside are zeros.
+// One warpgroup: a 64-row tile times a 128-row tile, 128 bytes deep, by TMA and wgmma; rows and bytes outside are
+// zeros.
 template <class T>
 static void hopper(const char* name, bool late) {
   using Sum = typename Sum_of<T>::type;

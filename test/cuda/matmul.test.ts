@@ -1,5 +1,6 @@
 // The products of native/cuda/ in the emulator: right in both asynchronous modes and under three schedules, without a
-// race, at the cost that their layouts promise; and each of them broken in the ways that a kernel breaks, which must show.
+// race, at the cost that their layouts promise; and each of them broken in the ways that a kernel breaks, which must
+// show.
 import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'

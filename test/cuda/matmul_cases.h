@@ -93,7 +93,8 @@ struct Product {
         if (!plain) {
           double scale = double(weight_scale[m]) * double(token_scale[n]);
           double linear = sum * scale + double(bias[m]);
-          bound = 1.1 * (bound * std::fabs(scale) + 8 * 0x1p-24 * (std::fabs(sum * scale) + std::fabs(double(bias[m]))));
+          double parts = std::fabs(sum * scale) + std::fabs(double(bias[m]));
+          bound = 1.1 * (bound * std::fabs(scale) + 8 * 0x1p-24 * parts);
           want = linear / (1 + std::exp(-linear));
         }
         if (!(plain && std::is_same_v<T, cu::s8> && std::is_same_v<Out, float>))
@@ -107,8 +108,8 @@ struct Product {
 };
 
 inline void print(const char* kernel, const Run& run, double worst) {
-  printf("{\"kernel\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"plain\":%d,\"late\":%d,\"seed\":%u,\"worst\":%.4g,\"reports\":[",
-         kernel, run.shape.m, run.shape.n, run.shape.k, run.plain, run.late, run.seed,
+  printf("{\"kernel\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,", kernel, run.shape.m, run.shape.n, run.shape.k);
+  printf("\"plain\":%d,\"late\":%d,\"seed\":%u,\"worst\":%.4g,\"reports\":[", run.plain, run.late, run.seed,
          std::isinf(worst) ? 1e300 : worst);
   const char* comma = "";
   for (auto& [what, count] : machine.reports) {

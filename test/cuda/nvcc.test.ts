@@ -1,5 +1,6 @@
-// What nvcc makes of the kernels, where there is an nvcc: they compile for their architectures without a spill, ptxas does not
-// serialise their products, and the machine code holds the instructions that they are written for. Nothing runs.
+// What nvcc makes of the kernels, where there is an nvcc: they compile for their architectures without a spill, ptxas
+// does not serialise their products, and the machine code holds the instructions that they are written for. Nothing
+// runs.
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
@@ -11,7 +12,7 @@ const candidates = ['nvcc', '/usr/local/cuda/bin/nvcc']
 const nvcc = candidates.find((file) => spawnSync(file, ['--version']).status === 0)
 const skip = nvcc === undefined && 'skipped: no nvcc'
 
-/** Compiles a file of native/cuda/; resolves with its kernels, registers used by each, and everything that nvcc said. */
+/** Compiles a file of native/cuda/; resolves with its kernels, registers used by each, and all that nvcc said. */
 async function build(source: string, architecture: string) {
   const cubin = path.join(scratch, `${path.basename(source)}-${architecture}.cubin`)
   const code = `-gencode=arch=compute_${architecture},code=sm_${architecture}`

@@ -27,7 +27,7 @@ export function run(
   })
 }
 
-/** Compiles test/cuda/`source` (-O1: compiling and running take least together) against the kernels below `tree`; resolves with the program. */
+/** Compiles test/cuda/`source` against the kernels below `tree`; -O1: compiling and running take least together. */
 export async function compile(source: string, tree = root, name = 'program', ...more: string[]): Promise<string> {
   const program = path.join(scratch, name)
   const flags = ['-std=c++20', '-O1', '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas', '-I', tree]

@@ -1,5 +1,5 @@
-// Hopper's asynchronous copies: mbarriers and TMA loads of 2-D boxes with the 128-byte swizzle. fence.proxy.async is not
-// modelled: no kernel here reads through the asynchronous proxy what threads wrote.
+// Hopper's asynchronous copies: mbarriers and TMA loads of 2-D boxes with the 128-byte swizzle. fence.proxy.async is
+// not modelled: no kernel here reads through the asynchronous proxy what threads wrote.
 #pragma once
 #include "warp.h"
 

@@ -1,5 +1,5 @@
-// What an access costs: wavefronts of shared memory (a bank serves one 4-byte word a cycle) and 32-byte sectors of global
-// memory, for every source line, against the least that the bytes asked for would need.
+// What an access costs: wavefronts of shared memory (a bank serves one 4-byte word a cycle) and 32-byte sectors of
+// global memory, for every source line, against the least that the bytes asked for would need.
 #pragma once
 #include "machine.h"
 

@@ -1,5 +1,5 @@
-// CUDA kernels on a CPU without a GPU: the cu:: vocabulary of native/cuda/ for g++, one translation unit a program. What
-// it models, and what it cannot, stands in docs/cuda.md.
+// CUDA kernels on a CPU without a GPU: the cu:: vocabulary of native/cuda/ for g++, one translation unit a program.
+// What it models, and what it cannot, stands in docs/cuda.md.
 #pragma once
 #include "warpgroup.h"
 

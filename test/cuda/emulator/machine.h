@@ -26,7 +26,8 @@ namespace cu::emu {
 
 using Where = std::source_location;
 
-// 32 warps of a block, and an actor for each of its 8 warpgroups: the tensor core that reads shared memory on its own time.
+// 32 warps of a block, and an actor for each of its 8 warpgroups: the tensor core that reads shared memory on its own
+// time.
 constexpr int kMaxActors = 40;
 
 // File, line, column, whether shared memory.

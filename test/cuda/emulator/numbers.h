@@ -1,5 +1,5 @@
-// The 16-bit float formats. The exact conversions are those of the CPU kernels (native/core/elem.h), which have tests of
-// their own; the device has instructions with the same rounding.
+// The 16-bit float formats. The exact conversions are those of the CPU kernels (native/core/elem.h), which have tests
+// of their own; the device has instructions with the same rounding.
 #pragma once
 #include <cmath>
 #include <type_traits>

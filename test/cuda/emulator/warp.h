@@ -51,7 +51,8 @@ inline uint32_t ballot(bool vote) {
   return slot.all;
 }
 
-// Four 8x8 matrices of 16-bit elements: lane 8i + r names row r of matrix i; lane l gets element pair l % 4 of row l / 4.
+// Four 8x8 matrices of 16-bit elements: lane 8i + r names row r of matrix i; lane l gets element pair l % 4 of row l /
+// 4.
 inline void load_matrix_x4(uint32_t (&r)[4], const void* p, emu::Where where = emu::Where::current()) {
   struct Slot { const uint8_t* row; uint32_t* registers; } slot{static_cast<const uint8_t*>(p), r};
   emu::check_aligned(p, 16, "ldmatrix");
@@ -83,8 +84,8 @@ struct MmaSlot {
   uint32_t metadata;
 };
 
-// `sparse`: A is 2:4 and holds half of each row; B has 64 bytes a column. The metadata gives two bits of position for each
-// kept element; lanes 0 and 1 of a quad hold k 0-15 and 16-31 of rows g (low half) and g + 8 (high half).
+// `sparse`: A is 2:4 and holds half of each row; B has 64 bytes a column. The metadata gives two bits of position for
+// each kept element; lanes 0 and 1 of a quad hold k 0-15 and 16-31 of rows g (low half) and g + 8 (high half).
 template <class T, bool sparse>
 void multiply(void** slots) {
   using Sum = typename Sum_of<T>::type;

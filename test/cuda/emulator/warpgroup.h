@@ -1,5 +1,5 @@
-// Hopper's warpgroups: wgmma with operands in shared memory, its groups, named barriers, setmaxnreg. The tensor core is an
-// actor of its own, one for each warpgroup: what it reads is ordered before later writes only by wgmma.wait_group.
+// Hopper's warpgroups: wgmma with operands in shared memory, its groups, named barriers, setmaxnreg. The tensor core is
+// an actor of its own, one for each warpgroup: what it reads is ordered before later writes only by wgmma.wait_group.
 #pragma once
 #include "asynchronous.h"
 
