@@ -9,7 +9,7 @@
 namespace kerf {
 namespace cuda {
 
-// Four neighbours of a row of the output in the format Out: float, int, cu::f16 or cu::bf16.
+// Four neighbours of a row of the output in the format Out: float, cu::f16 or cu::bf16.
 template <class Out> struct Stored;
 template <> struct Stored<float> {
   using Element = float;

@@ -70,9 +70,11 @@ struct Product {
     for (int m = 0; m < s.m; m++) bias[m] = static_cast<float>(normal(random));
   }
 
+  Activation activation() const { return s.n % 2 ? Activation::relu : Activation::silu; }
+
   Epilogue<Out> epilogue() const {
     if (plain) return {nullptr, nullptr, nullptr, Activation::none, out.data()};
-    return {weight_scale.data(), token_scale.data(), bias.data(), Activation::silu, out.data()};
+    return {weight_scale.data(), token_scale.data(), bias.data(), activation(), out.data()};
   }
 
   // How far the worst element is from the reference, in units of its bound; infinite for NaN. Products are exact; a sum
@@ -95,7 +97,7 @@ struct Product {
           double linear = sum * scale + double(bias[m]);
           double parts = std::fabs(sum * scale) + std::fabs(double(bias[m]));
           bound = 1.1 * (bound * std::fabs(scale) + 8 * 0x1p-24 * parts);
-          want = linear / (1 + std::exp(-linear));
+          want = activation() == Activation::relu ? std::max(linear, 0.0) : linear / (1 + std::exp(-linear));
         }
         if (!(plain && std::is_same_v<T, cu::s8> && std::is_same_v<Out, float>))
           bound += rounding<Out>() * (std::fabs(want) + bound) + 0x1p-25;

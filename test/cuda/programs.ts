@@ -30,7 +30,7 @@ export function run(
 /** Compiles test/cuda/`source` against the kernels below `tree`; -O1: compiling and running take least together. */
 export async function compile(source: string, tree = root, name = 'program', ...more: string[]): Promise<string> {
   const program = path.join(scratch, name)
-  const flags = ['-std=c++20', '-O1', '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas', '-I', tree]
+  const flags = ['-std=c++20', '-O1', '-Wall', '-Wextra', '-Wno-unknown-pragmas', '-I', tree]
   const includes = ['-I', path.join(root, 'test', 'cuda', 'emulator')]
   const built = await run('g++', [
     ...flags,
