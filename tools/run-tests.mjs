@@ -28,7 +28,7 @@ function chooseTests() {
   const all = filesBelow('test').filter((file) => file.endsWith('.test.ts'))
   if (wanted.length === 0)
     return asan
-      ? all.filter((file) => !/^test[\\/](arch[\\/]|package[\\/]|memory\.test|native[\\/]checks)/.test(file))
+      ? all.filter((file) => !/^test[\\/](arch[\\/]|cuda[\\/]|package[\\/]|memory\.test|native[\\/]checks)/.test(file))
       : all
   for (const file of wanted) {
     if (all.includes(path.normalize(file))) continue

@@ -1,0 +1,142 @@
+// Collectives of a warp: shuffles, ballot, ldmatrix and the products of mma.sync. Fragments are laid out as PTX says
+// (warp-level matrix instructions): for every 8- and 16-bit type A is 16 rows of 32 bytes, B 8 columns of 32 bytes.
+#pragma once
+#include "memory.h"
+#include "numbers.h"
+
+namespace cu {
+
+inline void sync_warp() {
+  emu::warp_collective("syncwarp", nullptr, [](void**) {});
+}
+
+namespace emu {
+// The value that lane source(lane) brought.
+template <class T, class Source>
+T shuffle(const char* name, T value, Source source) {
+  struct Slot { T in, out; } slot{value, value};
+  warp_collective(name, &slot, [&](void** slots) {
+    for (int lane = 0; lane < 32; lane++)
+      static_cast<Slot*>(slots[lane])->out = static_cast<Slot*>(slots[source(lane) & 31])->in;
+  });
+  return slot.out;
+}
+}  // namespace emu
+
+template <class T>
+T shuffle_xor(T value, int mask) {
+  return emu::shuffle("shfl.bfly", value, [=](int lane) { return lane ^ mask; });
+}
+
+// Every lane may name another source, so each brings its own.
+template <class T>
+T shuffle(T value, int source) {
+  struct Slot { T in, out; int source; } slot{value, value, source};
+  emu::warp_collective("shfl.idx", &slot, [](void** slots) {
+    for (int lane = 0; lane < 32; lane++) {
+      Slot& own = *static_cast<Slot*>(slots[lane]);
+      own.out = static_cast<Slot*>(slots[own.source & 31])->in;
+    }
+  });
+  return slot.out;
+}
+
+inline uint32_t ballot(bool vote) {
+  struct Slot { bool vote; uint32_t all; } slot{vote, 0};
+  emu::warp_collective("vote.ballot", &slot, [](void** slots) {
+    uint32_t all = 0;
+    for (int lane = 0; lane < 32; lane++) all |= static_cast<uint32_t>(static_cast<Slot*>(slots[lane])->vote) << lane;
+    for (int lane = 0; lane < 32; lane++) static_cast<Slot*>(slots[lane])->all = all;
+  });
+  return slot.all;
+}
+
+// Four 8x8 matrices of 16-bit elements: lane 8i + r names row r of matrix i; lane l gets element pair l % 4 of row l /
+// 4.
+inline void load_matrix_x4(uint32_t (&r)[4], const void* p, emu::Where where = emu::Where::current()) {
+  struct Slot { const uint8_t* row; uint32_t* registers; } slot{static_cast<const uint8_t*>(p), r};
+  emu::check_aligned(p, 16, "ldmatrix");
+  emu::note_read(p, 16);
+  emu::warp_collective("ldmatrix.x4", &slot, [&](void** slots) {
+    emu::Access access;
+    access.bytes = 16;
+    access.lanes = 0xffffffffu;
+    auto at = [&](int lane) { return static_cast<Slot*>(slots[lane]); };
+    for (int lane = 0; lane < 32; lane++) {
+      if (!emu::is_shared(at(lane)->row)) return;  // reported above
+      access.address[lane] = static_cast<uint64_t>(at(lane)->row - emu::machine.shared);
+    }
+    if (emu::machine.options.count)
+      emu::count_access({where.file_name(), where.line(), where.column(), true}, access);
+    for (int matrix = 0; matrix < 4; matrix++)
+      for (int lane = 0; lane < 32; lane++)
+        memcpy(&at(lane)->registers[matrix], at(matrix * 8 + lane / 4)->row + lane % 4 * 4, 4);
+  });
+}
+
+namespace emu {
+
+template <class Sum>
+struct MmaSlot {
+  Sum* d;
+  const uint32_t* a;
+  uint32_t b[4];
+  uint32_t metadata;
+};
+
+// `sparse`: A is 2:4 and holds half of each row; B has 64 bytes a column. The metadata gives two bits of position for
+// each kept element; lanes 0 and 1 of a quad hold k 0-15 and 16-31 of rows g (low half) and g + 8 (high half).
+template <class T, bool sparse>
+void multiply(void** slots) {
+  using Sum = typename Sum_of<T>::type;
+  constexpr int kColumnBytes = sparse ? 64 : 32;
+  constexpr int kDepth = kColumnBytes / kBytesOf<T>;
+  auto slot = [&](int lane) -> MmaSlot<Sum>& { return *static_cast<MmaSlot<Sum>*>(slots[lane]); };
+  uint8_t a_bytes[16][32], b_bytes[8][kColumnBytes];
+  for (int lane = 0; lane < 32; lane++) {
+    int group = lane / 4, quad = lane % 4;
+    for (int r = 0; r < 4; r++) memcpy(&a_bytes[group + 8 * (r & 1)][16 * (r >> 1) + 4 * quad], &slot(lane).a[r], 4);
+    for (int r = 0; r < kColumnBytes / 16; r++) memcpy(&b_bytes[group][16 * r + 4 * quad], &slot(lane).b[r], 4);
+  }
+  Sum a[16][kDepth] = {}, b[kDepth][8];
+  for (int m = 0; m < 16; m++) {
+    if constexpr (!sparse) {
+      widen(T{}, a_bytes[m], 32, a[m]);
+    } else {
+      Sum kept[kDepth / 2];
+      widen(T{}, a_bytes[m], 32, kept);
+      for (int j = 0; j < kDepth / 2; j++) {
+        uint32_t metadata = slot(m % 8 * 4 + j / 8).metadata;
+        a[m][j / 2 * 4 + (metadata >> (m / 8 * 16 + j % 8 * 2) & 3)] = kept[j];
+      }
+    }
+  }
+  for (int n = 0; n < 8; n++) {
+    Sum column[kDepth];
+    widen(T{}, b_bytes[n], kColumnBytes, column);
+    for (int k = 0; k < kDepth; k++) b[k][n] = column[k];
+  }
+  for (int m = 0; m < 16; m++) {
+    Sum sum[8] = {};
+    for (int k = 0; k < kDepth; k++)
+      for (int n = 0; n < 8; n++) sum[n] += a[m][k] * b[k][n];
+    for (int n = 0; n < 8; n++) slot(m % 8 * 4 + n / 2).d[m / 8 * 2 + n % 2] += sum[n];
+  }
+}
+
+}  // namespace emu
+
+// d += a b
+template <class T, class Sum>
+void mma(T, Sum (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  emu::MmaSlot<Sum> slot{d, a, {b0, b1, 0, 0}, 0};
+  emu::warp_collective("mma", &slot, emu::multiply<T, false>);
+}
+
+// d += a b with a 2:4 sparse a (float16 only: the metadata of 8-bit types is laid out otherwise)
+inline void mma_sparse(f16, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
+  emu::MmaSlot<float> slot{d, a, {b[0], b[1], b[2], b[3]}, metadata};
+  emu::warp_collective("mma.sp", &slot, emu::multiply<f16, true>);
+}
+
+}  // namespace cu
