@@ -12,6 +12,7 @@ export type { Shape } from './core/shape'
 // areas
 // nn, optim and the rest by area
 export * as data from './data'
+export * as distill from './distill'
 // this machine
 export { type DeviceInfo, device, type Info, info } from './info'
 export * as io from './io'

@@ -1,0 +1,193 @@
+/** Trains a student on labels and on what teachers say. */
+import { ArgumentError, show } from '../core/errors'
+import { checkInteger } from '../core/shape'
+import { checkModel } from '../nn/model'
+import { Module } from '../nn/module'
+import { detach } from '../ops/clone'
+import { zeros } from '../ops/create'
+import { stack } from '../ops/join'
+import { scope } from '../tensor/context'
+import { Tensor } from '../tensor/tensor'
+import { checkLossOptions, type LossOptions, lossParts, weighed } from './loss'
+import { ask, checkTeachers, keepingModes, type Teacher } from './teacher'
+
+/** What moves the student: any optimizer of kerf/optim, or something like it. */
+export interface StudentOptimizer {
+  readonly paramGroups: readonly { readonly params: readonly Tensor[] }[]
+  zeroGrad(): void
+  step(): void
+}
+
+/** Batches: arrays of the input, the labels, and what else there is. */
+export type DistillData = Iterable<readonly Tensor[]> | AsyncIterable<readonly Tensor[]>
+
+export interface Progress {
+  /** Counted from 0. */
+  epoch: number
+  /** Steps done in this epoch, and in all epochs. */
+  step: number
+  totalSteps: number
+  /** The loss of this step. */
+  loss: number
+}
+
+export interface DistillOptions extends LossOptions {
+  /** A module or a function; an array teaches the mean of its softened probabilities. May be left out when alpha is 1. */
+  teacher?: Teacher | readonly Teacher[] | null
+  student: Module
+  /** `[input, labels]` a batch; with alpha 0, `[input]` will do. It is iterated once an epoch: an array or a loader. */
+  data: DistillData
+  /** Of the student's parameters. Made after prepareQat or structured pruning, which change what those are. */
+  optimizer: StudentOptimizer
+  /** Default 1. */
+  epochs?: number
+  /** Moves the learning rate: its step() is called after every step of the optimizer. */
+  schedule?: { step(): void }
+  /** Called after each epoch, the student in evaluation mode; what it answers is the epoch's `score`. */
+  validate?: (student: Module, epoch: number) => number | Promise<number>
+  /** Called, and waited for, after each step; pruning little by little can happen here. */
+  progress?: (progress: Progress) => void | Promise<void>
+}
+
+/** Means over the batches of one epoch. */
+export interface DistillEpoch {
+  /** Counted from 0. */
+  epoch: number
+  steps: number
+  /** alpha * hard + (1 - alpha) * soft. */
+  loss: number
+  /** Cross entropy with the labels; null when alpha is 0. */
+  hard: number | null
+  /** T^2 * KL; null when alpha is 1. */
+  soft: number | null
+  /** What `validate` said; null without it. */
+  score: number | null
+  seconds: number
+}
+
+function checkOptimizer(op: string, student: Module, teachers: readonly Teacher[], given: unknown): StudentOptimizer {
+  const optimizer = given as StudentOptimizer
+  if (typeof optimizer?.step !== 'function' || typeof optimizer.zeroGrad !== 'function' || !optimizer.paramGroups)
+    throw new ArgumentError(`${op}: optimizer must be an optimizer of kerf/optim, got ${show(given)}`)
+  const held = new Set(optimizer.paramGroups.flatMap(({ params }) => params))
+  if (!student.parameters().some((parameter) => held.has(parameter)))
+    throw new ArgumentError(`${op}: the optimizer holds no parameter of the student: make it after changing the model`)
+  for (const [i, teacher] of teachers.entries()) {
+    if (!(teacher instanceof Module)) continue
+    const shared = teacher.modules().some((module) => student.modules().includes(module))
+    if (shared) throw new ArgumentError(`${op}: teacher ${i} shares modules with the student: teach with a copy`)
+    const moved = teacher.namedParameters().find(([, parameter]) => held.has(parameter))
+    if (moved) throw new ArgumentError(`${op}: the optimizer holds '${moved[0]}' of teacher ${i}`)
+  }
+  return optimizer
+}
+
+function checkFunction(op: string, name: string, value: unknown): void {
+  if (value !== undefined && typeof value !== 'function')
+    throw new ArgumentError(`${op}: ${name} must be a function, got ${show(value)}`)
+}
+
+function checkBatch(op: string, batch: unknown): readonly Tensor[] {
+  if (Array.isArray(batch) && batch.length > 0 && batch.every((x) => x instanceof Tensor)) return batch
+  throw new ArgumentError(`${op}: a batch of data must be an array of tensors, [input, labels], got ${show(batch)}`)
+}
+
+function isIterable(data: unknown): data is DistillData {
+  return typeof data === 'object' && data !== null && (Symbol.iterator in data || Symbol.asyncIterator in data)
+}
+
+/** Sums of what the steps of an epoch said. */
+class Sums {
+  steps = 0
+  #sums = [0, 0, 0]
+
+  add(parts: ArrayLike<number>): void {
+    this.steps++
+    this.#sums = this.#sums.map((sum, i) => sum + (parts[i] as number))
+  }
+
+  mean(part: number): number {
+    return (this.#sums[part] as number) / this.steps
+  }
+}
+
+/**
+ * Trains the student, in place, on `alpha * CE + (1 - alpha) * T^2 * KL` (see `loss`). Teachers run in evaluation mode and
+ * without gradients; they and the student are in their own modes again afterwards, also when this throws.
+ *
+ * Masks of a pruned student hold, since the optimizer keeps them; a student prepared by quant.prepareQat learns with its
+ * rounding.
+ *
+ * @returns a line for every epoch
+ * @throws ArgumentError for wrong options, before anything is trained; what model, data and callbacks throw
+ * @example
+ * const optimizer = new optim.AdamW(student.parameters(), { lr: 1e-3 })
+ * await distill.distill({ teacher, student, data: loader, temperature: 4, alpha: 0.1, optimizer, epochs: 10 })
+ */
+export async function distill(options: DistillOptions): Promise<DistillEpoch[]> {
+  const op = 'distill'
+  const weights = checkLossOptions(op, options)
+  const { student, data, schedule, validate, progress } = options
+  checkModel(op, student)
+  const wanted = options.teacher !== undefined && options.teacher !== null
+  if (!wanted && weights.alpha < 1) throw new ArgumentError(`${op}: alpha ${weights.alpha} needs a teacher`)
+  const teachers = wanted ? checkTeachers(op, options.teacher) : []
+  const epochs = checkInteger(op, 'epochs', options.epochs ?? 1, 1)
+  if (!isIterable(data)) throw new ArgumentError(`${op}: data must be an iterable of batches, got ${show(data)}`)
+  if (schedule !== undefined && typeof schedule?.step !== 'function')
+    throw new ArgumentError(`${op}: schedule must have step(), got ${show(schedule)}`)
+  checkFunction(op, 'validate', validate)
+  checkFunction(op, 'progress', progress)
+  const optimizer = checkOptimizer(op, student, teachers, options.optimizer)
+
+  const step = (batch: readonly Tensor[]): Promise<Tensor> =>
+    scope(async () => {
+      const [input, labels = null] = batch as [Tensor, Tensor?]
+      const answers = weights.alpha < 1 ? await ask(op, teachers, input) : null
+      const parts = lossParts(op, student.forward(input), answers, labels, weights)
+      const total = weighed(parts, weights.alpha)
+      optimizer.zeroGrad()
+      total.backward()
+      optimizer.step()
+      schedule?.step()
+      return shown([total, parts.hard, parts.soft])
+    })
+
+  const modules = [student, ...teachers.filter((teacher) => teacher instanceof Module)]
+  return keepingModes(modules, async () => {
+    const history: DistillEpoch[] = []
+    let totalSteps = 0
+    for (let epoch = 0; epoch < epochs; epoch++) {
+      const start = performance.now()
+      const sums = new Sums()
+      student.train()
+      for await (const batch of data) {
+        const parts = await step(checkBatch(op, batch))
+        const values = await parts.data()
+        parts.dispose()
+        sums.add(values as Float32Array)
+        totalSteps++
+        await progress?.({ epoch, step: sums.steps, totalSteps, loss: values[0] as number })
+      }
+      if (sums.steps === 0)
+        throw new ArgumentError(`${op}: data was empty in epoch ${epoch} (an array or a loader, not a generator)`)
+      student.eval()
+      const score = validate ? await validate(student, epoch) : null
+      history.push({
+        epoch,
+        steps: sums.steps,
+        loss: sums.mean(0),
+        hard: weights.alpha > 0 ? sums.mean(1) : null,
+        soft: weights.alpha < 1 ? sums.mean(2) : null,
+        score,
+        seconds: (performance.now() - start) / 1000,
+      })
+    }
+    return history
+  })
+}
+
+/** Losses in one tensor, read at once; 0 for one that is not. */
+function shown(losses: readonly (Tensor | null)[]): Tensor {
+  return stack(losses.map((loss) => (loss ? detach(loss) : (zeros([]) as Tensor))))
+}
