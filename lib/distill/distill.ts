@@ -8,6 +8,7 @@ import { zeros } from '../ops/create'
 import { stack } from '../ops/join'
 import { scope } from '../tensor/context'
 import { Tensor } from '../tensor/tensor'
+import { type CacheOption, checkCache, withAnswers } from './cache'
 import { checkLossOptions, type LossOptions, lossParts, weighed } from './loss'
 import { ask, checkTeachers, keepingModes, type Teacher } from './teacher'
 
@@ -39,6 +40,12 @@ export interface DistillOptions extends LossOptions {
   data: DistillData
   /** Of the student's parameters. Made after prepareQat or structured pruning, which change what those are. */
   optimizer: StudentOptimizer
+  /**
+   * Asks the teachers once for every sample of the loader's dataset, before training, and keeps their logits: in memory, or
+   * in a file that later runs read. The dataset must give the same sample for the same index each time. `data` must be a
+   * Loader. Default: the teachers are asked for every batch.
+   */
+  cache?: CacheOption
   /** Default 1. */
   epochs?: number
   /** Moves the learning rate: its step() is called after every step of the optimizer. */
@@ -140,10 +147,15 @@ export async function distill(options: DistillOptions): Promise<DistillEpoch[]> 
   checkFunction(op, 'progress', progress)
   const optimizer = checkOptimizer(op, student, teachers, options.optimizer)
 
-  const step = (batch: readonly Tensor[]): Promise<Tensor> =>
+  const checked = options.cache === undefined ? null : checkCache(op, options.cache, teachers, data)
+  const cache = weights.alpha < 1 ? checked : null // with the labels alone nobody is asked
+
+  const step = (given: readonly Tensor[]): Promise<Tensor> =>
     scope(async () => {
+      const cached = cache ? teachers.length : 0
+      const batch = given.slice(0, given.length - cached)
       const [input, labels = null] = batch as [Tensor, Tensor?]
-      const answers = weights.alpha < 1 ? await ask(op, teachers, input) : null
+      const answers = weights.alpha === 1 ? null : cache ? given.slice(-cached) : await ask(op, teachers, input)
       const parts = lossParts(op, student.forward(input), answers, labels, weights)
       const total = weighed(parts, weights.alpha)
       optimizer.zeroGrad()
@@ -156,12 +168,14 @@ export async function distill(options: DistillOptions): Promise<DistillEpoch[]> 
   const modules = [student, ...teachers.filter((teacher) => teacher instanceof Module)]
   return keepingModes(modules, async () => {
     const history: DistillEpoch[] = []
+    const batches = cache ? await withAnswers(op, cache, teachers) : data
     let totalSteps = 0
     for (let epoch = 0; epoch < epochs; epoch++) {
       const start = performance.now()
       const sums = new Sums()
       student.train()
-      for await (const batch of data) {
+      if (cache) cache.loader.epoch++ // as if it had been iterated itself
+      for await (const batch of batches) {
         const parts = await step(checkBatch(op, batch))
         const values = await parts.data()
         parts.dispose()

@@ -1,4 +1,5 @@
 /** Knowledge distillation: a small model learns from what larger ones think of all classes. */
+export type { CacheOption } from './cache'
 export {
   type DistillData,
   type DistillEpoch,
