@@ -3,6 +3,7 @@ import { ArgumentError, show } from '../core/errors'
 import { checkInteger } from '../core/shape'
 import { checkModel } from '../nn/model'
 import { Module } from '../nn/module'
+import { add } from '../ops/arithmetic'
 import { detach } from '../ops/clone'
 import { zeros } from '../ops/create'
 import { stack } from '../ops/join'
@@ -11,6 +12,7 @@ import { Tensor } from '../tensor/tensor'
 import { type CacheOption, checkCache, withAnswers } from './cache'
 import { checkLossOptions, type LossOptions, lossParts, weighed } from './loss'
 import { ask, checkTeachers, keepingModes, type Teacher } from './teacher'
+import { checkTerms, type FeatureTerm, Terms } from './terms'
 
 /** What moves the student: any optimizer of kerf/optim, or something like it. */
 export interface StudentOptimizer {
@@ -46,6 +48,8 @@ export interface DistillOptions extends LossOptions {
    * Loader. Default: the teachers are asked for every batch.
    */
   cache?: CacheOption
+  /** Further terms of the loss, between layers inside the student and inside a teacher. Not together with `cache`. */
+  features?: readonly FeatureTerm[]
   /** Default 1. */
   epochs?: number
   /** Moves the learning rate: its step() is called after every step of the optimizer. */
@@ -61,12 +65,14 @@ export interface DistillEpoch {
   /** Counted from 0. */
   epoch: number
   steps: number
-  /** alpha * hard + (1 - alpha) * soft. */
+  /** alpha * hard + (1 - alpha) * soft + features. */
   loss: number
   /** Cross entropy with the labels; null when alpha is 0. */
   hard: number | null
   /** T^2 * KL; null when alpha is 1. */
   soft: number | null
+  /** Sum of the terms of `features`, each times its weight; null without them. */
+  features: number | null
   /** What `validate` said; null without it. */
   score: number | null
   seconds: number
@@ -89,6 +95,15 @@ function checkOptimizer(op: string, student: Module, teachers: readonly Teacher[
   return optimizer
 }
 
+function checkProjections(op: string, features: readonly FeatureTerm[], { paramGroups }: StudentOptimizer): void {
+  const held = new Set(paramGroups.flatMap(({ params }) => params))
+  for (const [i, { loss }] of features.entries()) {
+    const left =
+      loss instanceof Module ? loss.namedParameters().find(([, parameter]) => !held.has(parameter)) : undefined
+    if (left) throw new ArgumentError(`${op}: the optimizer lacks '${left[0]}' of features[${i}].loss`)
+  }
+}
+
 function checkFunction(op: string, name: string, value: unknown): void {
   if (value !== undefined && typeof value !== 'function')
     throw new ArgumentError(`${op}: ${name} must be a function, got ${show(value)}`)
@@ -106,7 +121,7 @@ function isIterable(data: unknown): data is DistillData {
 /** Sums of what the steps of an epoch said. */
 class Sums {
   steps = 0
-  #sums = [0, 0, 0]
+  #sums = [0, 0, 0, 0]
 
   add(parts: ArrayLike<number>): void {
     this.steps++
@@ -150,19 +165,29 @@ export async function distill(options: DistillOptions): Promise<DistillEpoch[]> 
   const checked = options.cache === undefined ? null : checkCache(op, options.cache, teachers, data)
   const cache = weights.alpha < 1 ? checked : null // with the labels alone nobody is asked
 
+  const features = checkTerms(op, options.features ?? [], student, teachers)
+  if (features.length > 0 && checked)
+    throw new ArgumentError(`${op}: features need the teachers' layers, which a cache does not hold`)
+  checkProjections(op, features, optimizer)
+  const terms = new Terms(features, student, teachers)
+
   const step = (given: readonly Tensor[]): Promise<Tensor> =>
     scope(async () => {
       const cached = cache ? teachers.length : 0
       const batch = given.slice(0, given.length - cached)
       const [input, labels = null] = batch as [Tensor, Tensor?]
-      const answers = weights.alpha === 1 ? null : cache ? given.slice(-cached) : await ask(op, teachers, input)
+      terms.clear()
+      const asked = weights.alpha < 1 || features.length > 0
+      const answers = !asked ? null : cache ? given.slice(-cached) : await ask(op, teachers, input)
       const parts = lossParts(op, student.forward(input), answers, labels, weights)
-      const total = weighed(parts, weights.alpha)
+      const outer = weighed(parts, weights.alpha)
+      const inner = terms.loss(op)
+      const total = inner === null ? outer : (add(outer, inner) as Tensor)
       optimizer.zeroGrad()
       total.backward()
       optimizer.step()
       schedule?.step()
-      return shown([total, parts.hard, parts.soft])
+      return shown([total, parts.hard, parts.soft, inner])
     })
 
   const modules = [student, ...teachers.filter((teacher) => teacher instanceof Module)]
@@ -193,12 +218,13 @@ export async function distill(options: DistillOptions): Promise<DistillEpoch[]> 
         loss: sums.mean(0),
         hard: weights.alpha > 0 ? sums.mean(1) : null,
         soft: weights.alpha < 1 ? sums.mean(2) : null,
+        features: features.length > 0 ? sums.mean(3) : null,
         score,
         seconds: (performance.now() - start) / 1000,
       })
     }
     return history
-  })
+  }).finally(() => terms.release())
 }
 
 /** Losses in one tensor, read at once; 0 for one that is not. */
