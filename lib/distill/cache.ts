@@ -97,7 +97,7 @@ async function askAll(op: string, cache: Cache, teachers: readonly Teacher[]): P
     for (const [i, logits] of answers.entries()) {
       if (logits.shape[0] !== input.shape[0])
         throw new ArgumentError(`${op}: teacher ${i} answered ${logits} for ${input.shape[0]} samples`)
-      // A copy, whatever it was: an answer may be a view of the input, whose bytes are about to be recycled.
+      // A copy: the answer may be the input itself, which is about to be recycled.
       parts[i]?.push(noGrad(() => keep(copyTo(logits, logits.dtype))))
     }
   }

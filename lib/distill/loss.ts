@@ -3,7 +3,6 @@ import { isFloat } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { checkNumber, sameShape, showShape } from '../core/shape'
 import { add, div, eq, mul, where } from '../ops/arithmetic'
-import { detach } from '../ops/clone'
 import { crossEntropy, klDiv } from '../ops/loss'
 import { logSoftmax, softmax } from '../ops/softmax'
 import { cast } from '../ops/unary'
@@ -49,7 +48,7 @@ function checkTeachers(op: string, teacherLogits: TeacherLogits, student: Tensor
   if (list.length === 0) throw new ArgumentError(`${op}: teacherLogits is an empty array`)
   return list.map((value, i) => {
     const name = Array.isArray(teacherLogits) ? `teacherLogits[${i}]` : 'teacherLogits'
-    const logits = detach(checkLogits(op, name, value))
+    const logits = checkLogits(op, name, value)
     if (!sameShape(logits.shape, student.shape)) {
       throw new ShapeError(
         `${op}: studentLogits ${showShape(student.shape)} and ${name} ${showShape(logits.shape)} must have one shape`,

@@ -143,6 +143,19 @@ t.test('the teacher evaluates, learns nothing, and all are in their own modes af
       return out
     }
   }
+  const learning: boolean[] = []
+  class Student extends Watched {
+    override forward(x: Tensor) {
+      learning.push(this.training)
+      return this.fc.forward(x)
+    }
+  }
+  const pupil = new Student()
+  await distill.distill({
+    ...{ teacher: net(1), student: pupil, data: batches(), optimizer: adam(pupil), epochs: 2 },
+    validate: (model) => model.forward(asTensor(logits(1, 1, IN))).size,
+  })
+  t.same(learning, [true, true, true, true, false, true, true, true, true, false], 'it trains, and is validated')
   const teacher = new Watched()
   const before = bits(teacher)
   const student = net(2)

@@ -264,6 +264,17 @@ t.test('born again: each generation is taught by the one before', async (t) => {
     later.map(({ generation }) => generation),
     [1, 2],
   )
+  const unscheduled = await distill.bornAgain({
+    ...{ create, optimizer, generations: 2, ...options, data: loader() },
+    ...{ teacher: byHand[0] as nn.Module, byAll: true },
+  })
+  const [, third] = unscheduled
+  const own = create(2)
+  await distill.distill({
+    ...{ ...options, data: loader(), student: own, optimizer: optimizer(own) },
+    teacher: [byHand[0] as nn.Module, unscheduled[0]?.student as nn.Module],
+  })
+  t.same(all(third?.student as nn.Module), all(own), 'taught by all before it')
   const wrong = (bad: object, message: RegExp) =>
     t.rejects(distill.bornAgain({ create, optimizer, ...options, ...bad } as never), {
       code: 'ERR_ARGUMENT',
