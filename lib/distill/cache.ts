@@ -184,12 +184,22 @@ class Answered implements Dataset {
   }
 }
 
-/** The loader's batches, in the loader's order, with the teachers' logits as last fields. */
-export async function withAnswers(op: string, cache: Cache, teachers: readonly Teacher[]): Promise<Loader> {
+export interface Answers {
+  batches: Loader
+  dispose(): void
+}
+
+/** The loader's batches, in the loader's order, with the teachers' logits as last fields; dispose() the logits when done. */
+export async function withAnswers(op: string, cache: Cache, teachers: readonly Teacher[]): Promise<Answers> {
   const { loader, path } = cache
-  if (loader.dataset.length === 0) return loader
+  if (loader.dataset.length === 0) return { batches: loader, dispose: () => {} }
   await checkStable(op, cache)
   const logits = path === null ? await askAll(op, cache, teachers) : await fromFile(op, cache, path, teachers)
   for (const tensor of logits) keep(tensor)
-  return loader.over(new Answered(loader.dataset, new TensorDataset(...logits)))
+  return {
+    batches: loader.over(new Answered(loader.dataset, new TensorDataset(...logits))),
+    dispose: () => {
+      for (const tensor of logits) tensor.dispose()
+    },
+  }
 }

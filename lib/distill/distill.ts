@@ -9,7 +9,7 @@ import { zeros } from '../ops/create'
 import { stack } from '../ops/join'
 import { scope } from '../tensor/context'
 import { Tensor } from '../tensor/tensor'
-import { type CacheOption, checkCache, withAnswers } from './cache'
+import { type Cache, type CacheOption, checkCache, withAnswers } from './cache'
 import { checkLossOptions, type LossOptions, lossParts, weighed } from './loss'
 import { ask, checkTeachers, keepingModes, type Teacher } from './teacher'
 import { checkTerms, type FeatureTerm, Terms } from './terms'
@@ -147,9 +147,68 @@ class Sums {
  * await distill.distill({ teacher, student, data: loader, temperature: 4, alpha: 0.1, optimizer, epochs: 10 })
  */
 export async function distill(options: DistillOptions): Promise<DistillEpoch[]> {
-  const op = 'distill'
+  const plan = checkPlan('distill', options)
+  const { student, data, epochs, cache, teachers, features, weights } = plan
+  const { validate, progress } = options
+  const modules = [student, ...teachers.filter((teacher) => teacher instanceof Module)]
+  return keepingModes(modules, async () => {
+    const answers = cache ? await withAnswers('distill', cache, teachers) : null
+    const terms = new Terms(features, student, teachers)
+    const history: DistillEpoch[] = []
+    let totalSteps = 0
+    try {
+      for (let epoch = 0; epoch < epochs; epoch++) {
+        const start = performance.now()
+        const sums = new Sums()
+        student.train()
+        if (cache) cache.loader.epoch++ // as if it had been iterated itself
+        for await (const batch of answers?.batches ?? data) {
+          const parts = await step(plan, terms, checkBatch('distill', batch))
+          const values = (await parts.data()) as Float32Array
+          parts.dispose()
+          sums.add(values)
+          totalSteps++
+          await progress?.({ epoch, step: sums.steps, totalSteps, loss: values[0] as number })
+        }
+        if (sums.steps === 0)
+          throw new ArgumentError(`distill: data was empty in epoch ${epoch} (an array or a loader, not a generator)`)
+        student.eval()
+        const score = validate ? await validate(student, epoch) : null
+        history.push({
+          epoch,
+          steps: sums.steps,
+          loss: sums.mean(0),
+          hard: weights.alpha > 0 ? sums.mean(1) : null,
+          soft: weights.alpha < 1 ? sums.mean(2) : null,
+          features: features.length > 0 ? sums.mean(3) : null,
+          score,
+          seconds: (performance.now() - start) / 1000,
+        })
+      }
+    } finally {
+      terms.release()
+      answers?.dispose()
+    }
+    return history
+  })
+}
+
+/** The options, checked against each other. */
+interface Plan {
+  weights: { temperature: number; alpha: number }
+  student: Module
+  teachers: readonly Teacher[]
+  data: DistillData
+  optimizer: StudentOptimizer
+  schedule: { step(): void } | undefined
+  epochs: number
+  cache: Cache | null
+  features: readonly FeatureTerm[]
+}
+
+function checkPlan(op: string, options: DistillOptions): Plan {
   const weights = checkLossOptions(op, options)
-  const { student, data, schedule, validate, progress } = options
+  const { student, data, schedule } = options
   checkModel(op, student)
   const wanted = options.teacher !== undefined && options.teacher !== null
   if (!wanted && weights.alpha < 1) throw new ArgumentError(`${op}: alpha ${weights.alpha} needs a teacher`)
@@ -158,73 +217,48 @@ export async function distill(options: DistillOptions): Promise<DistillEpoch[]> 
   if (!isIterable(data)) throw new ArgumentError(`${op}: data must be an iterable of batches, got ${show(data)}`)
   if (schedule !== undefined && typeof schedule?.step !== 'function')
     throw new ArgumentError(`${op}: schedule must have step(), got ${show(schedule)}`)
-  checkFunction(op, 'validate', validate)
-  checkFunction(op, 'progress', progress)
+  checkFunction(op, 'validate', options.validate)
+  checkFunction(op, 'progress', options.progress)
   const optimizer = checkOptimizer(op, student, teachers, options.optimizer)
-
-  const checked = options.cache === undefined ? null : checkCache(op, options.cache, teachers, data)
-  const cache = weights.alpha < 1 ? checked : null // with the labels alone nobody is asked
-
+  const cache = options.cache === undefined ? null : checkCache(op, options.cache, teachers, data)
   const features = checkTerms(op, options.features ?? [], student, teachers)
-  if (features.length > 0 && checked)
+  if (features.length > 0 && cache)
     throw new ArgumentError(`${op}: features need the teachers' layers, which a cache does not hold`)
   checkProjections(op, features, optimizer)
-  const terms = new Terms(features, student, teachers)
+  // With the labels alone nobody is asked.
+  return {
+    weights,
+    student,
+    teachers,
+    data,
+    optimizer,
+    schedule,
+    epochs,
+    cache: weights.alpha < 1 ? cache : null,
+    features,
+  }
+}
 
-  const step = (given: readonly Tensor[]): Promise<Tensor> =>
-    scope(async () => {
-      const cached = cache ? teachers.length : 0
-      const batch = given.slice(0, given.length - cached)
-      const [input, labels = null] = batch as [Tensor, Tensor?]
-      terms.clear()
-      const asked = weights.alpha < 1 || features.length > 0
-      const answers = !asked ? null : cache ? given.slice(-cached) : await ask(op, teachers, input)
-      const parts = lossParts(op, student.forward(input), answers, labels, weights)
-      const outer = weighed(parts, weights.alpha)
-      const inner = terms.loss(op)
-      const total = inner === null ? outer : (add(outer, inner) as Tensor)
-      optimizer.zeroGrad()
-      total.backward()
-      optimizer.step()
-      schedule?.step()
-      return shown([total, parts.hard, parts.soft, inner])
-    })
-
-  const modules = [student, ...teachers.filter((teacher) => teacher instanceof Module)]
-  return keepingModes(modules, async () => {
-    const history: DistillEpoch[] = []
-    const batches = cache ? await withAnswers(op, cache, teachers) : data
-    let totalSteps = 0
-    for (let epoch = 0; epoch < epochs; epoch++) {
-      const start = performance.now()
-      const sums = new Sums()
-      student.train()
-      if (cache) cache.loader.epoch++ // as if it had been iterated itself
-      for await (const batch of batches) {
-        const parts = await step(checkBatch(op, batch))
-        const values = await parts.data()
-        parts.dispose()
-        sums.add(values as Float32Array)
-        totalSteps++
-        await progress?.({ epoch, step: sums.steps, totalSteps, loss: values[0] as number })
-      }
-      if (sums.steps === 0)
-        throw new ArgumentError(`${op}: data was empty in epoch ${epoch} (an array or a loader, not a generator)`)
-      student.eval()
-      const score = validate ? await validate(student, epoch) : null
-      history.push({
-        epoch,
-        steps: sums.steps,
-        loss: sums.mean(0),
-        hard: weights.alpha > 0 ? sums.mean(1) : null,
-        soft: weights.alpha < 1 ? sums.mean(2) : null,
-        features: features.length > 0 ? sums.mean(3) : null,
-        score,
-        seconds: (performance.now() - start) / 1000,
-      })
-    }
-    return history
-  }).finally(() => terms.release())
+/** One step of the optimizer; answers the losses, [4]. With a cache, the teachers' logits are the batch's last fields. */
+function step(plan: Plan, terms: Terms, given: readonly Tensor[]): Promise<Tensor> {
+  const { weights, student, teachers, optimizer, schedule, cache, features } = plan
+  const op = 'distill'
+  return scope(async () => {
+    const fields = given.length - (cache ? teachers.length : 0)
+    const [input, labels = null] = given.slice(0, fields) as [Tensor, Tensor?]
+    terms.clear()
+    const asked = weights.alpha < 1 || features.length > 0
+    const answers = !asked ? null : cache ? given.slice(fields) : await ask(op, teachers, input)
+    const parts = lossParts(op, student.forward(input), answers, labels, weights)
+    const outer = weighed(parts, weights.alpha)
+    const inner = terms.loss(op)
+    const total = inner === null ? outer : (add(outer, inner) as Tensor)
+    optimizer.zeroGrad()
+    total.backward()
+    optimizer.step()
+    schedule?.step()
+    return shown([total, parts.hard, parts.soft, inner])
+  })
 }
 
 /** Losses in one tensor, read at once; 0 for one that is not. */

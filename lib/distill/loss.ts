@@ -134,8 +134,8 @@ export function weighed(
  * @param studentLogits float [n, c], or [n, c, d1, ...] with the classes on axis 1
  * @param teacherLogits the same shape, or an array of such: an ensemble teaches the mean of its softened probabilities.
  * Constants: they get no gradient. May be null when alpha is 1
- * @param labels as crossEntropy takes them: integers of that shape without the classes, or probabilities. May be null when
- * alpha is 0
+ * @param labels as crossEntropy takes them: integers of that shape without the classes, or probabilities; -100 for a sample
+ * that the teacher alone teaches (a batch of such alone gives NaN). May be null when alpha is 0
  * @param options.temperature default 4
  * @param options.alpha default 0.5
  * @returns float32 []

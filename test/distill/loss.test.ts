@@ -48,6 +48,14 @@ t.test('defaults: T = 4, alpha = 0.5', (t) => {
   t.end()
 })
 
+t.test('a label of -100: the teacher alone', (t) => {
+  const [student, teacher] = [logits(1, 4, 5), logits(2, 4, 5)]
+  const found = distill.loss(asTensor(student), asTensor(teacher), asLabels([1, -100, 0, -100])).item()
+  const wanted = 0.5 * hard([student[0], student[2]] as Rows, [1, 0]) + 0.5 * soft(student, [teacher], 4)
+  t.ok(Math.abs(found - wanted) <= allowed(3, 5, 4))
+  t.end()
+})
+
 t.test('more axes: classes on axis 1, the mean over the rest', (t) => {
   const [n, c, d] = [3, 4, 5]
   const [student, teacher] = [logits(1, n * d, c), logits(2, n * d, c)] as [Rows, Rows]
