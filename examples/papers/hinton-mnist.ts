@@ -13,6 +13,10 @@
  *     counts of about 100 errors on the same images differ by 10 or so by chance alone.
  *   - T = 20 converges: its training loss falls, and nothing in it is infinite or NaN.
  *
+ * A first run, 12 epochs for the teacher and 8 for the students, made 98, 145 and 124 errors: 45 %, so it missed the third
+ * (bench/results/hinton-mnist-8-epochs.json, which has T = 2.5 and 8 too). On the validation set the taught students were
+ * behind the teacher as well. They are all trained longer since; nothing else was changed, least of all the limits.
+ *
  * The sweep over T is not from the paper, which says only that anything above 8 gave about the same for this student.
  * Weights are those of the epoch, and the T to recommend that of the sweep, with the fewest errors on 6,000 validation
  * images cut from the training set; the test set is used once a model, for the table.
@@ -119,7 +123,7 @@ async function trained(job: Job, validation: Digits, test: Digits, show: Progres
   let best = { errors: Number.POSITIVE_INFINITY, weights: weightsOf(model) }
   show.start(plan.epochs * batches.length)
   const history = await distill.distill({
-    ...{ student: model, data: batches as distill.DistillData, optimizer, epochs: plan.epochs },
+    ...{ student: model, data: batches, optimizer, epochs: plan.epochs },
     ...(teaching ? { ...teaching, alpha: ALPHA, cache: 'memory' } : { alpha: 1 }),
     schedule: new optim.CosineAnnealingLR(optimizer, plan.epochs * batches.length),
     progress: ({ loss }) => show.step(loss),
