@@ -15,7 +15,7 @@
  *
  * A first run, 12 epochs for the teacher and 8 for the students, made 98, 145 and 124 errors: 45 %, so it missed the third
  * (bench/results/hinton-mnist-8-epochs.json, which has T = 2.5 and 8 too). On the validation set the taught students were
- * behind the teacher as well. They are all trained longer since; nothing else was changed, least of all the limits.
+ * behind the teacher as well. All are trained longer since, at fewer T; the limits are the same.
  *
  * The sweep over T is not from the paper, which says only that anything above 8 gave about the same for this student.
  * Weights are those of the epoch, and the T to recommend that of the sweep, with the fewest errors on 6,000 validation
