@@ -6,42 +6,47 @@ import { Tensor } from '../tensor/tensor'
 
 type Listener = (output: unknown) => void
 
-/** Who listens to which module. One hook a module, so that several may listen and leave in any order. */
-const listeners = new WeakMap<AnyModule, Set<Listener>>()
+/** A module that is listened to. */
+interface Hooked {
+  readonly listeners: Set<Listener>
+  readonly hook: Module['forward']
+  /** The forward that the module had of its own, over its class's. */
+  readonly own: Module['forward'] | null
+}
+
+/** One hook a module, so that several may listen and leave in any order. */
+const hooked = new WeakMap<AnyModule, Hooked>()
 
 function listen(module: AnyModule, listener: Listener): void {
-  const known = listeners.get(module)
+  const known = hooked.get(module)
   if (known) {
-    known.add(listener)
+    known.listeners.add(listener)
     return
   }
-  const set = new Set([listener])
-  listeners.set(module, set)
+  const listeners = new Set([listener])
   const layer = module as unknown as Module
   const forward = layer.forward
   // In the layer itself: a model may call it from several places.
   const hook = (...inputs: [Tensor]) => {
     const output = forward.apply(layer, inputs)
-    for (const each of set) each(output)
+    for (const each of listeners) each(output)
     return output
   }
-  hooks.set(module, { hook, own: Object.hasOwn(layer, 'forward') ? forward : null })
+  hooked.set(module, { listeners, hook, own: Object.hasOwn(layer, 'forward') ? forward : null })
   layer.forward = hook
 }
 
-const hooks = new WeakMap<AnyModule, { hook: Module['forward']; own: Module['forward'] | null }>()
-
 function leave(module: AnyModule, listener: Listener): void {
-  const set = listeners.get(module)
-  set?.delete(listener)
+  const known = hooked.get(module)
+  if (!known) return
+  const { listeners, hook, own } = known
+  listeners.delete(listener)
   const layer = module as unknown as Module
-  const known = hooks.get(module)
   // Somebody has put a forward of his own over the hook: it stays below, and tells nobody.
-  if (!set || set.size > 0 || !known || layer.forward !== known.hook) return
-  if (known.own) layer.forward = known.own
+  if (listeners.size > 0 || layer.forward !== hook) return
+  if (own) layer.forward = own
   else delete (layer as Partial<Module>).forward
-  listeners.delete(module)
-  hooks.delete(module)
+  hooked.delete(module)
 }
 
 /**
