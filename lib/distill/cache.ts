@@ -10,6 +10,7 @@ import { loadSafetensors, readSafetensorsInfo, saveSafetensors } from '../io/saf
 import { checkPath, type PathLike } from '../io/source'
 import { Module } from '../nn/module'
 import { cat } from '../ops/join'
+import { slice } from '../ops/shape'
 import { noGrad, scope } from '../tensor/context'
 import { copyTo, keep, Tensor } from '../tensor/tensor'
 import { ask, type Teacher } from './teacher'
@@ -72,8 +73,8 @@ async function logitsDigest(logits: readonly Tensor[]): Promise<string> {
   return hash.digest('hex')
 }
 
-/** Batches of all samples by index. As large as in training: a kernel may round other numbers of rows otherwise. */
-const inOrder = ({ loader }: Cache) => new Loader(loader.dataset, { batchSize: loader.batchSize, recycle: true })
+/** Batches of all samples by index. */
+const inOrder = ({ loader }: Cache) => new Loader(loader.dataset, { batchSize: loader.batchSize })
 
 function inputOf(op: string, batch: Batch): Tensor {
   const [input] = batch
@@ -88,18 +89,27 @@ async function dataDigest(op: string, cache: Cache): Promise<string> {
   return hash.digest('hex')
 }
 
-/** Asks the teachers for all samples: one tensor [samples, ...] each. */
+/**
+ * Asks the teachers for all samples: one tensor [samples, ...] each. Always for as many at once as a batch of the loader
+ * has, the last time for some again: a kernel may round a row otherwise when there are fewer.
+ */
 async function askAll(op: string, cache: Cache, teachers: readonly Teacher[]): Promise<Tensor[]> {
+  const { dataset, batchSize } = cache.loader
+  const rows = Math.min(batchSize, dataset.length)
   const parts = teachers.map((): Tensor[] => [])
-  for await (const batch of inOrder(cache)) {
+  for (let done = 0; done < dataset.length; done += rows) {
+    const first = Math.min(done, dataset.length - rows)
+    const batch = await dataset.batch(Int32Array.from({ length: rows }, (_, i) => first + i))
     const input = inputOf(op, batch)
-    const answers = await scope(() => ask(op, teachers, input))
-    for (const [i, logits] of answers.entries()) {
-      if (logits.shape[0] !== input.shape[0])
-        throw new ArgumentError(`${op}: teacher ${i} answered ${logits} for ${input.shape[0]} samples`)
-      // A copy: the answer may be the input itself, which is about to be recycled.
-      parts[i]?.push(noGrad(() => keep(copyTo(logits, logits.dtype))))
-    }
+    // The scope disposes what the teachers made; samples and answers that somebody holds stay.
+    await scope(async () => {
+      for (const [i, logits] of (await ask(op, teachers, input)).entries()) {
+        if (logits.shape[0] !== rows)
+          throw new ArgumentError(`${op}: teacher ${i} answered ${logits} for ${rows} samples`)
+        parts[i]?.push(noGrad(() => keep(copyTo(slice(logits, [[done - first]]), logits.dtype))))
+      }
+    })
+    await new Promise<void>((resolve) => setImmediate(resolve))
   }
   return parts.map((list) => {
     const all = noGrad(() => cat(list, 0))

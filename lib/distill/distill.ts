@@ -44,8 +44,9 @@ export interface DistillOptions extends LossOptions {
   optimizer: StudentOptimizer
   /**
    * Asks the teachers once for every sample of the loader's dataset, before training, and keeps their logits: in memory, or
-   * in a file that later runs read. The dataset must give the same sample for the same index each time. `data` must be a
-   * Loader. Default: the teachers are asked for every batch.
+   * in a file that later runs read. The student becomes the same to the last bit when all batches have one size (dropLast):
+   * a kernel may round a row otherwise when there are fewer. The dataset must give the same sample for the same index each
+   * time. `data` must be a Loader. Default: the teachers are asked for every batch.
    */
   cache?: CacheOption
   /** Further terms of the loss, between layers inside the student and inside a teacher. Not together with `cache`. */
