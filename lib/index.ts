@@ -14,6 +14,7 @@ export * from './core/errors'
 export { manualSeed } from './core/rng'
 export type { Shape } from './core/shape'
 export * as data from './data'
+export * as distill from './distill'
 // this machine
 export { type DeviceInfo, device, type Info, info } from './info'
 export * as io from './io'

@@ -133,9 +133,28 @@ t.test('docs/amp.md', (t) => {
   t.end()
 })
 
+t.test('docs/distill.md', (t) => {
+  const { lines } = run(t, 'docs/distill.md')
+  const number = (start: string) => Number(lines.find((line) => line.startsWith(`${start} `))?.slice(start.length))
+  // 10,000 images and a few epochs.
+  t.ok(number('teacher') > 93, `teacher: ${number('teacher')}`)
+  for (const [name, lost] of [
+    ['student', 6],
+    ['temperature 2', 8],
+    ['temperature 8', 8],
+    ['half the weights, int8', 6],
+    ['generation 0', 8],
+    ['generation 1', 8],
+  ] as const)
+    t.ok(number(name) > number('teacher') - lost, `${name}: ${number(name)} of ${number('teacher')}`)
+  t.ok(number('features') > 0)
+  t.ok(lines.includes('captured [ 1, 16 ]'))
+  t.end()
+})
+
 t.test('every page with examples is run here', (t) => {
   const pages = readdirSync(path.join(root, 'docs')).filter((file) => file.endsWith('.md'))
   const marked = pages.filter((file) => /<!-- example/.test(readFileSync(path.join(root, 'docs', file), 'utf8')))
-  t.same(marked, ['amp.md', 'prune.md', 'quantize.md'])
+  t.same(marked, ['amp.md', 'distill.md', 'prune.md', 'quantize.md'])
   t.end()
 })

@@ -1,5 +1,5 @@
 // Fills README's tables of measured figures from a result of `kerf bench --vs onnxruntime-node --json` or of
-// `npm run demo:prune -- --json`, and draws the latter's curve:
+// `npm run demo:prune -- --json` or of `npm run paper:hinton -- --json`, and draws the pruning job's curve:
 //
 //   node tools/readme-table.mjs bench/results/NAME.json     take this result from now on
 //   node tools/readme-table.mjs --check                     fail unless tables and curve are what their results say
@@ -9,6 +9,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { curve, table as prunedTable } from './digits-prune.mjs'
+import { table as distilledTable } from './hinton-mnist.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const readme = path.join(root, 'README.md')
@@ -95,6 +96,7 @@ const SECTIONS = [
     table: prunedTable,
     drawing: { file: 'docs/lottery-ticket.svg', draw: curve },
   },
+  { name: 'distilled', takes: (report) => report.example === 'hinton-mnist', table: distilledTable },
 ]
 
 const read = (file) => JSON.parse(readFileSync(path.join(root, file), 'utf8'))

@@ -6,7 +6,9 @@ import { buildExamples, filesBelow, node, root, setup } from './setup.mjs'
 
 const [name, ...rest] = process.argv.slice(2)
 if (!name || !existsSync(path.join(root, 'examples', `${name}.ts`))) {
-  const names = filesBelow('examples').flatMap((file) => /^examples[\\/](\w[\w-]*)\.ts$/.exec(file)?.[1] ?? [])
+  const names = filesBelow('examples').flatMap(
+    (file) => /^examples[\\/]((?:papers[\\/])?\w[\w-]*)\.ts$/.exec(file)?.[1] ?? [],
+  )
   console.error(`no example ${name ?? ''}; there is: ${names.join(', ') || 'none'}`)
   process.exit(1)
 }

@@ -47,6 +47,26 @@ export class Loader<B extends Batch = Batch> implements AsyncIterable<B>, Iterab
     this.#seed = this.#shuffle ? seedOr('loader', options.seed) : 0
   }
 
+  /**
+   * The same batches of another dataset with as many samples: the same indices in the same order, from the next epoch on.
+   *
+   * @throws ArgumentError when the number of samples differs
+   */
+  over<C extends Batch>(dataset: Dataset<C>): Loader<C> {
+    checkDataset('over', dataset)
+    if (dataset.length !== this.dataset.length)
+      throw new ArgumentError(`over: the dataset must have ${this.dataset.length} samples, it has ${dataset.length}`)
+    const other = new Loader(dataset, {
+      batchSize: this.batchSize,
+      shuffle: this.#shuffle,
+      seed: this.#seed,
+      dropLast: this.#dropLast,
+      recycle: this.#recycle,
+    })
+    other.epoch = this.epoch
+    return other
+  }
+
   /** Number of batches. */
   get length(): number {
     const batches = this.dataset.length / this.batchSize

@@ -156,6 +156,22 @@ t.test('shuffling is uniform', async (t) => {
   for (const count of counts.flat()) t.ok(Math.abs(count - 1000) < 6 * Math.sqrt(8000 * (1 / 8) * (7 / 8)), `${count}`)
 })
 
+t.test('loader: over another dataset, the same order from the next epoch on', async (t) => {
+  const indices: Dataset = { length: 10, batch: (indices) => [indices] as never }
+  const first = loader(numbered(10), { batchSize: 3, shuffle: true, dropLast: true })
+  await epoch(first)
+  const other = first.over(indices)
+  const wanted = await epoch(first)
+  const found: number[][] = []
+  for await (const [list] of other) found.push([...(list as unknown as Int32Array)])
+  t.same(found, wanted)
+  t.equal(other.epoch, 2)
+  t.throws(() => first.over(numbered(9)), {
+    code: 'ERR_ARGUMENT',
+    message: /^over: the dataset must have 10 samples, it has 9/,
+  })
+})
+
 t.test('loader: recycling and early exits', async (t) => {
   const dataset = numbered(6)
   const kept: Tensor[] = []
