@@ -14,6 +14,11 @@ export function checkArray<T extends { readonly length: number }>(
     throw new ArgumentError(`${op}: ${name} must be a ${type.name}(${length}), got ${show(value)}`)
 }
 
+/** Whether `for await` takes it; a string is not what anybody means. */
+export function isIterable(value: unknown): value is Iterable<unknown> | AsyncIterable<unknown> {
+  return typeof value === 'object' && value !== null && (Symbol.iterator in value || Symbol.asyncIterator in value)
+}
+
 /** A row of finite numbers, or an error that names the first other one. */
 export function checkFiniteRow(
   op: string,

@@ -1,7 +1,8 @@
 /** Trains a student on labels and on what teachers say. */
+import { isIterable } from '../core/checks'
 import { ArgumentError, show } from '../core/errors'
 import { checkInteger } from '../core/shape'
-import { checkModel } from '../nn/model'
+import { checkModel, keepingModes } from '../nn/model'
 import { Module } from '../nn/module'
 import { add } from '../ops/arithmetic'
 import { detach } from '../ops/clone'
@@ -11,7 +12,7 @@ import { scope } from '../tensor/context'
 import { Tensor } from '../tensor/tensor'
 import { type Cache, type CacheOption, checkCache, withAnswers } from './cache'
 import { checkLossOptions, type LossOptions, lossParts, weighed } from './loss'
-import { ask, checkTeachers, keepingModes, type Teacher } from './teacher'
+import { ask, checkTeachers, type Teacher } from './teacher'
 import { checkTerms, type FeatureTerm, Terms } from './terms'
 
 /** What moves the student: any optimizer of kerf/optim, or something like it. */
@@ -113,10 +114,6 @@ function checkFunction(op: string, name: string, value: unknown): void {
 function checkBatch(op: string, batch: unknown): readonly Tensor[] {
   if (Array.isArray(batch) && batch.length > 0 && batch.every((x) => x instanceof Tensor)) return batch
   throw new ArgumentError(`${op}: a batch of data must be an array of tensors, [input, labels], got ${show(batch)}`)
-}
-
-function isIterable(data: unknown): data is DistillData {
-  return typeof data === 'object' && data !== null && (Symbol.iterator in data || Symbol.asyncIterator in data)
 }
 
 /** Sums of what the steps of an epoch said. */

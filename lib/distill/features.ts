@@ -1,53 +1,9 @@
 /** What the layers inside a model answer, seen while it runs as it is. */
 import { ArgumentError, show } from '../core/errors'
+import { listen } from '../nn/listen'
 import { checkModel } from '../nn/model'
-import type { AnyModule, Module } from '../nn/module'
+import type { AnyModule } from '../nn/module'
 import { Tensor } from '../tensor/tensor'
-
-type Listener = (output: unknown) => void
-
-/** A module that is listened to. */
-interface Hooked {
-  readonly listeners: Set<Listener>
-  readonly hook: Module['forward']
-  /** The forward that the module had of its own, over its class's. */
-  readonly own: Module['forward'] | null
-}
-
-/** One hook a module, so that several may listen and leave in any order. */
-const hooked = new WeakMap<AnyModule, Hooked>()
-
-function listen(module: AnyModule, listener: Listener): void {
-  const known = hooked.get(module)
-  if (known) {
-    known.listeners.add(listener)
-    return
-  }
-  const listeners = new Set([listener])
-  const layer = module as unknown as Module
-  const forward = layer.forward
-  // In the layer itself: a model may call it from several places.
-  const hook = (...inputs: [Tensor]) => {
-    const output = forward.apply(layer, inputs)
-    for (const each of listeners) each(output)
-    return output
-  }
-  hooked.set(module, { listeners, hook, own: Object.hasOwn(layer, 'forward') ? forward : null })
-  layer.forward = hook
-}
-
-function leave(module: AnyModule, listener: Listener): void {
-  const known = hooked.get(module)
-  if (!known) return
-  const { listeners, hook, own } = known
-  listeners.delete(listener)
-  const layer = module as unknown as Module
-  // Somebody has put a forward of his own over the hook: it stays below, and tells nobody.
-  if (listeners.size > 0 || layer.forward !== hook) return
-  if (own) layer.forward = own
-  else delete (layer as Partial<Module>).forward
-  hooked.delete(module)
-}
 
 /**
  * Outputs of modules inside a model. Until `release()`, each forward() of a module at one of the paths leaves its output
@@ -56,19 +12,18 @@ function leave(module: AnyModule, listener: Listener): void {
  */
 export class Capture {
   readonly #outputs = new Map<string, Tensor>()
-  readonly #watched: [AnyModule, Listener][] = []
+  readonly #watched: (() => void)[] = []
 
   /** @internal Made by capture(). */
   constructor(model: AnyModule, paths: readonly string[]) {
     const modules = paths.map((path) => [path, model.getModule(path)] as const)
     for (const [path, module] of modules) {
-      const listener = (output: unknown) => {
+      const take = (output: unknown) => {
         if (!(output instanceof Tensor))
           throw new ArgumentError(`capture: the module at '${path}' must answer a tensor, got ${show(output)}`)
         this.#outputs.set(path, output)
       }
-      listen(module, listener)
-      this.#watched.push([module, listener])
+      this.#watched.push(listen(module, take))
     }
   }
 
@@ -90,7 +45,7 @@ export class Capture {
 
   /** The model is as before. Calling it twice is fine. */
   release(): void {
-    for (const [module, listener] of this.#watched.splice(0)) leave(module, listener)
+    for (const stop of this.#watched.splice(0)) stop()
     this.clear()
   }
 

@@ -1,6 +1,6 @@
 /** Who teaches: modules and functions, one or several, run without gradients and without dropout. */
 import { ArgumentError, show } from '../core/errors'
-import { type AnyModule, Module } from '../nn/module'
+import { Module } from '../nn/module'
 import { noGrad } from '../tensor/context'
 import { Tensor } from '../tensor/tensor'
 
@@ -30,14 +30,4 @@ export async function ask(op: string, teachers: readonly Teacher[], input: Tenso
     answers.push(logits)
   }
   return answers
-}
-
-/** Runs `fn`; every module below these is in its own mode afterwards, also when it throws. */
-export async function keepingModes<R>(models: readonly AnyModule[], fn: () => Promise<R>): Promise<R> {
-  const modes = models.flatMap((model) => model.modules()).map((module) => [module, module.training] as const)
-  try {
-    return await fn()
-  } finally {
-    for (const [module, mode] of modes) module.training = mode
-  }
 }

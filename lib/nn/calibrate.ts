@@ -1,4 +1,5 @@
 /** Runs calibration data through a model and sees the inputs of its layers. */
+import { isIterable } from '../core/checks'
 import { ArgumentError, KerfError, show } from '../core/errors'
 import { native } from '../native/call'
 import { abs, mul } from '../ops/arithmetic'
@@ -8,6 +9,8 @@ import { max, sum } from '../ops/reduce'
 import { reshape, transpose } from '../ops/shape'
 import { noGrad, scope } from '../tensor/context'
 import { keep, Tensor } from '../tensor/tensor'
+import { listen } from './listen'
+import { keepingModes } from './model'
 import type { AnyModule, Module } from './module'
 
 /** Batches of inputs: a tensor each, or an array whose first element is the input, as data.loader() gives. */
@@ -52,28 +55,16 @@ class Watcher {
   channelSquares: Float64Array | null = null
   gram: Tensor | null = null
   readonly pending: Promise<void>[] = []
-  readonly #own: Module['forward'] | null
+  /** The layer is as before. */
+  readonly stop: () => void
 
   /** Begins at once. */
   constructor(
-    readonly layer: Module,
+    layer: AnyModule,
     readonly path: string,
     readonly wanted: Wanted,
   ) {
-    const forward = layer.forward
-    this.#own = Object.hasOwn(layer, 'forward') ? forward : null
-    // In the layer itself: a model may call it from several places, or look into it.
-    layer.forward = (input) => {
-      const out = forward.call(layer, input)
-      this.#look(input)
-      return out
-    }
-  }
-
-  /** The layer is as before. */
-  stop(): void {
-    if (this.#own) this.layer.forward = this.#own
-    else delete (this.layer as Partial<Module>).forward
+    this.stop = listen(layer, (_, input) => this.#look(input as Tensor))
   }
 
   #look(input: Tensor): void {
@@ -137,10 +128,6 @@ function added(total: Float64Array | null, values: Float32Array): Float64Array {
   return sums
 }
 
-function isIterable(data: unknown): data is CalibrationData {
-  return typeof data === 'object' && data !== null && (Symbol.iterator in data || Symbol.asyncIterator in data)
-}
-
 /** The input of a batch. */
 export function inputOf(op: string, batch: unknown): Tensor {
   const input = Array.isArray(batch) ? batch[0] : batch
@@ -160,6 +147,27 @@ export async function atLayer<R>(op: string, path: string, fn: () => R | Promise
   }
 }
 
+/** Runs all batches, one after the other, and waits for what the watchers read of each. */
+async function feed(
+  op: string,
+  watchers: readonly Watcher[],
+  data: CalibrationData,
+  forward: (batch: unknown) => unknown,
+): Promise<void> {
+  let batches = 0
+  for await (const batch of data) {
+    batches++
+    await scope(() => noGrad(async () => void (await forward(batch))))
+    for (const { path, pending } of watchers)
+      await atLayer(op, path, async () => void (await Promise.all(pending.splice(0))))
+  }
+  if (batches === 0) {
+    throw new ArgumentError(
+      `${op}: calibrationData was empty (it may be iterated more than once: an array or a loader, not a generator)`,
+    )
+  }
+}
+
 /**
  * Runs all batches through the model, in evaluation mode and without gradients, and answers what the layers at `wanted`'s
  * paths saw. The model is as before afterwards, also when this throws.
@@ -175,26 +183,15 @@ export async function observe(
 ): Promise<Map<string, Seen>> {
   if (!isIterable(data))
     throw new ArgumentError(`${op}: calibrationData must be an iterable of batches, got ${show(data)}`)
-  const training = model.modules().map((module) => [module, module.training] as const)
   const forward = run ?? ((batch: unknown) => (model as unknown as Module).forward(inputOf(op, batch)))
-  const watchers = [...wanted].map(([path, how]) => new Watcher(model.getModule(path) as Module, path, how))
-  model.eval()
+  const watchers = [...wanted].map(([path, how]) => new Watcher(model.getModule(path), path, how))
   try {
-    let batches = 0
-    for await (const batch of data) {
-      batches++
-      await scope(() => noGrad(async () => void (await forward(batch as never))))
-      for (const { path, pending } of watchers)
-        await atLayer(op, path, async () => void (await Promise.all(pending.splice(0))))
-    }
-    if (batches === 0) {
-      throw new ArgumentError(
-        `${op}: calibrationData was empty (it may be iterated more than once: an array or a loader, not a generator)`,
-      )
-    }
+    await keepingModes([model], () => {
+      model.eval()
+      return feed(op, watchers, data, (batch) => forward(batch as never))
+    })
   } finally {
-    for (const watcher of watchers.toReversed()) watcher.stop()
-    for (const [module, mode] of training) module.training = mode
+    for (const watcher of watchers) watcher.stop()
   }
   const found = new Map<string, Seen>()
   for (const watcher of watchers) {

@@ -28,3 +28,13 @@ export function replaceLayer<M extends AnyModule>(model: M, old: AnyModule, laye
 export function countZeros(tensor: Tensor): number {
   return Number(noGrad(() => scope(() => sum(eq(tensor, 0)).item())))
 }
+
+/** Runs `fn`; every module below these is in its own mode afterwards, also when it throws. */
+export async function keepingModes<R>(models: readonly AnyModule[], fn: () => Promise<R>): Promise<R> {
+  const modes = models.flatMap((model) => model.modules()).map((module) => [module, module.training] as const)
+  try {
+    return await fn()
+  } finally {
+    for (const [module, mode] of modes) module.training = mode
+  }
+}

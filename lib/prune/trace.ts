@@ -1,5 +1,6 @@
 /** Runs a model once and finds in its tape which axes of its parameters belong together. */
 import { ArgumentError, KerfError } from '../core/errors'
+import { keepingModes } from '../nn/model'
 import type { AnyModule, Module } from '../nn/module'
 import { Parameter } from '../nn/parameter'
 import { converted } from '../ops/op'
@@ -61,19 +62,19 @@ async function run<R>(
   args: readonly unknown[],
   look: (outputs: Tensor[]) => R | Promise<R>,
 ): Promise<R> {
-  const training = model.modules().map((module) => [module, module.training] as const)
   const back = place(model, others)
-  model.eval()
   try {
-    return await scope(() =>
-      enableGrad(async () => {
-        const outputs = [...tensorsIn(await (model as unknown as Module<unknown[], unknown>).forward(...args))]
-        if (outputs.length === 0) throw new ArgumentError('forward() returned no tensor')
-        return await look(outputs)
-      }),
-    )
+    return await keepingModes([model], () => {
+      model.eval()
+      return scope(() =>
+        enableGrad(async () => {
+          const outputs = [...tensorsIn(await (model as unknown as Module<unknown[], unknown>).forward(...args))]
+          if (outputs.length === 0) throw new ArgumentError('forward() returned no tensor')
+          return await look(outputs)
+        }),
+      )
+    })
   } finally {
-    for (const [module, mode] of training) module.training = mode
     back()
   }
 }
