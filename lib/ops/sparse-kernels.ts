@@ -63,13 +63,13 @@ function madeOf(w: SparseTensor): SparseTensor['made'] {
   return made
 }
 
-/** The form that `rows` rows by these weights take. */
-function formOf(kind: SparseKind, w: SparseTensor, rows: number): Form {
+/** The form that `rows` rows by these weights take; `read` gives the non-zeros, if they are asked for. */
+function formOf(kind: SparseKind, w: SparseTensor, rows: number, read: () => CsrArrays): Form {
   if (kind === 'bytes') {
     if (!fits('bytes', 'tables', rows)) return 'panels'
     const made = madeOf(w)
-    made.byteCounts ??= countsOfBytes(w)
-    const { steps, units } = made.byteCounts
+    made.byteCounts ??= countsOfBytes(read(), w.shape[1] as number)
+    const { tables: steps, panels: units } = made.byteCounts
     const tables = steps * (STEP_NS + STEP_ROW_NS * rows)
     return tables < units * UNIT_NS * Math.ceil(rows / LANES) ? 'tables' : 'panels'
   }
@@ -80,10 +80,9 @@ function formOf(kind: SparseKind, w: SparseTensor, rows: number): Form {
 }
 
 /** What the two forms of int8 weights consist of. */
-function countsOfBytes(w: SparseTensor): { steps: number; units: number } {
-  const { pointers, columns } = csrArrays(w)
-  const count = (form: number) => addon.sparseMeasure(dtypeCode.int8, form, pointers, columns, w.shape[1] as number)
-  return { steps: count(forms.bytes.tables), units: count(forms.bytes.panels) }
+function countsOfBytes({ pointers, columns }: CsrArrays, k: number): { tables: number; panels: number } {
+  const count = (form: number) => addon.sparseMeasure(dtypeCode.int8, form, pointers, columns, k)
+  return { tables: count(forms.bytes.tables), panels: count(forms.bytes.panels) }
 }
 
 /** @internal The kernels of the chosen row, by the form of weights that they read; forms that it does not have are left out. */
@@ -94,7 +93,7 @@ export function sparseKernels(kind: SparseKind): Record<string, string> {
 
 /** @internal The kernel that multiplies `rows` rows by these weights. */
 export function sparseKernel(kind: SparseKind, w: SparseTensor, rows: number): string {
-  const form = formOf(kind, w, rows)
+  const form = formOf(kind, w, rows, () => csrArrays(w))
   return addon.sparseName(codeOf(kind), forms[kind][form as 'panels']) ?? ''
 }
 
@@ -116,7 +115,12 @@ export function packedFor(
   rows: number,
   read: () => CsrArrays = () => csrArrays(w),
 ): PackedSparse {
-  const chosen = formOf(kind, w, rows)
+  let arrays: CsrArrays | undefined
+  const once = () => {
+    arrays ??= read()
+    return arrays
+  }
+  const chosen = formOf(kind, w, rows, once)
   const form = forms[kind][chosen as 'panels']
   const made = madeOf(w)
   const name = `${kind} ${chosen}`
@@ -126,8 +130,9 @@ export function packedFor(
   const known = made.packed.get(name)
   if (known) return { ...known, form, weights }
   const [n, k] = w.shape as [number, number]
-  const { pointers, columns, values } = read()
-  const count = addon.sparseMeasure(weights, form, pointers, columns, k)
+  const { pointers, columns, values } = once()
+  const counted = kind === 'bytes' ? made.byteCounts?.[chosen as 'panels'] : undefined
+  const count = counted ?? addon.sparseMeasure(weights, form, pointers, columns, k)
   const size = count < 0 ? -1 : addon.sparseBytes(weights, form, n, k, count)
   if (size < 0)
     throw new DTypeError(`${op}: no kernel on ${made.target} for a sparse tensor of shape ${showShape(w.shape)}`)

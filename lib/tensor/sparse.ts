@@ -44,8 +44,8 @@ export interface SparseMade {
   /** By the form's name, for the row of kernels `target`. */
   packed: Map<string, SparsePacked>
   target: string
-  /** What the forms of int8 weights consist of. */
-  byteCounts?: { steps: number; units: number } | undefined
+  /** What the forms of int8 weights consist of: steps, and units. */
+  byteCounts?: { tables: number; panels: number } | undefined
   transposed?: SparseTensor
 }
 
