@@ -12,8 +12,7 @@ import { createHash } from 'node:crypto'
 import { mkdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import Table from 'cli-table3'
-import { data, info, manualSeed, type nn, noGrad, scope } from 'kerf'
+import { data, manualSeed, type nn, noGrad, scope } from 'kerf'
 import { type Lottery, lottery, mean, type Point } from './digits-lottery'
 import { DENSE, load, makeAll, type Row, rows, save } from './digits-pruned'
 import {
@@ -24,7 +23,9 @@ import {
   lenet,
   percent,
   progress,
+  reportHead,
   type Training,
+  textTable,
   trainBest,
 } from './digits-training'
 
@@ -138,29 +139,17 @@ function missedBy(row: Row, { accuracy, difference }: Result, form: Form): strin
 const points = (x: number) => x.toFixed(2)
 
 function table(results: readonly Result[]): string {
-  const out = new Table({
-    head: ['model', 'test accuracy', 'points', 'zeros', 'kept', 'bytes', 'smaller', 'epochs', 'loaded back'],
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'left'],
-    style: process.stdout.isTTY ? {} : { head: [], border: [] },
-  })
-  for (const { name, accuracy, difference, zeros, weights, kept, bytes, smaller, epochs, same } of results) {
-    out.push([
-      ...[name, percent(accuracy), points(difference), percent(zeros / weights), kept.toLocaleString('en')],
-      ...[bytes.toLocaleString('en'), `${smaller.toFixed(1)}x`, epochs, same ? 'identical' : 'DIFFERENT'],
-    ])
-  }
-  return out.toString()
+  const head = ['model', 'test accuracy', 'points', 'zeros', 'kept', 'bytes', 'smaller', 'epochs', 'loaded back']
+  const cells = ({ name, accuracy, difference, zeros, weights, kept, bytes, smaller, epochs, same }: Result) => [
+    ...[name, percent(accuracy), points(difference), percent(zeros / weights), kept.toLocaleString('en')],
+    ...[bytes.toLocaleString('en'), `${smaller.toFixed(1)}x`, epochs, same ? 'identical' : 'DIFFERENT'],
+  ]
+  return textTable(head, ['model', 'loaded back'], results.map(cells))
 }
 
 function curve(curve: readonly Point[]): string {
-  const out = new Table({
-    head: ['weights left', 'winning ticket', 'other start'],
-    colAligns: ['right', 'right', 'right'],
-    style: process.stdout.isTTY ? {} : { head: [], border: [] },
-  })
-  for (const { left, ticket, reinit } of curve)
-    out.push([percent(left), percent(mean(ticket.test)), percent(mean(reinit.test))])
-  return out.toString()
+  const cells = ({ left, ticket, reinit }: Point) => [left, mean(ticket.test), mean(reinit.test)].map(percent)
+  return textTable(['weights left', 'winning ticket', 'other start'], [], curve.map(cells))
 }
 
 async function main(): Promise<number> {
@@ -217,10 +206,8 @@ async function main(): Promise<number> {
 
   const passed = failures.length === 0
   const seconds = Math.round((performance.now() - started) / 1000)
-  const { cpu, cores, platform, node, target, threads, version } = info()
   const report = {
-    ...{ example: 'digits-prune', kerf: version, date: new Date().toISOString() },
-    machine: { cpu, cores, platform, node, target, threads },
+    ...reportHead('digits-prune'),
     ...{
       form: form.name,
       starts: form.starts,

@@ -1,6 +1,7 @@
 /** What the jobs on digits share: images, network, training, evaluation, and how they show it. */
 import { SingleBar } from 'cli-progress'
-import { crossEntropy, data, nn, noGrad, optim, scope, type Tensor } from 'kerf'
+import Table from 'cli-table3'
+import { crossEntropy, data, info, nn, noGrad, optim, scope, type Tensor } from 'kerf'
 
 export type Digits = data.Dataset<[Tensor<'float32'>, Tensor<'int64'>]>
 export type Weights = Record<string, Tensor>
@@ -182,6 +183,30 @@ export async function trainBest(
   })
   show.stop()
   return best.weights
+}
+
+/** A table for the terminal; columns are to the right but for those named. */
+export function textTable(
+  head: readonly string[],
+  left: readonly string[],
+  rows: readonly (string | number)[][],
+): string {
+  const out = new Table({
+    head: [...head],
+    colAligns: head.map((name) => (left.includes(name) ? 'left' : 'right')),
+    style: process.stdout.isTTY ? {} : { head: [], border: [] },
+  })
+  out.push(...rows)
+  return out.toString()
+}
+
+/** What every result says first: which job it is of, and what it ran on. */
+export function reportHead(example: string) {
+  const { cpu, cores, platform, node, target, threads, version } = info()
+  return {
+    ...{ example, kerf: version, date: new Date().toISOString() },
+    machine: { cpu, cores, platform, node, target, threads },
+  }
 }
 
 export const percent = (share: number) => `${(100 * share).toFixed(2)} %`

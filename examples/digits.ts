@@ -10,7 +10,6 @@
 import { mkdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import Table from 'cli-table3'
 import { io, manualSeed, quant } from 'kerf'
 import { type Format, formats, type Trained } from './digits-formats'
 import {
@@ -22,6 +21,7 @@ import {
   lenet,
   percent,
   progress,
+  textTable,
   trainBest,
 } from './digits-training'
 
@@ -57,16 +57,11 @@ async function weigh(format: Format, trained: Trained, test: Digits, folder: str
 }
 
 function table(rows: readonly Row[]): string {
-  const out = new Table({
-    head: ['format', 'test accuracy', 'bytes', 'ms / 1,000 images', 'loaded back'],
-    colAligns: ['left', 'right', 'right', 'right', 'left'],
-    style: process.stdout.isTTY ? {} : { head: [], border: [] },
-  })
-  for (const row of rows) {
-    const loaded = row.same ? 'identical' : 'DIFFERENT'
-    out.push([row.name, percent(row.accuracy), row.bytes.toLocaleString('en'), row.msPer1000.toFixed(2), loaded])
-  }
-  return out.toString()
+  const cells = ({ name, accuracy, bytes, msPer1000, same }: Row) => [
+    ...[name, percent(accuracy), bytes.toLocaleString('en'), msPer1000.toFixed(2), same ? 'identical' : 'DIFFERENT'],
+  ]
+  const head = ['format', 'test accuracy', 'bytes', 'ms / 1,000 images', 'loaded back']
+  return textTable(head, ['format', 'loaded back'], rows.map(cells))
 }
 
 async function main(): Promise<number> {

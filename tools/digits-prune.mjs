@@ -1,5 +1,7 @@
 // What README and docs/ show of a result of `npm run demo:prune -- --json`: the table of rows, and the curve of lottery
 // tickets as an SVG. tools/readme-table.mjs puts them where they belong.
+import { markdownTable, ranOn } from './markdown.mjs'
+
 const percent = (share, places = 2) => `${(100 * share).toFixed(places)} %`
 const mean = (values) => values.reduce((sum, x) => sum + x, 0) / values.length
 /** Shares of the weights where Frankle and Carbin found the best tickets, and the last as good as the dense network. */
@@ -10,7 +12,7 @@ const points = ({ difference, differences }) =>
   signed(difference) + (differences.length > 1 ? ` (${differences.map(signed).join(' ')})` : '')
 
 export function table(report) {
-  const { machine: m, rows, lottery } = report
+  const { rows, lottery } = report
   const head = ['model', 'test accuracy', 'points', 'zeros', 'parameters kept', 'bytes', 'smaller', 'epochs']
   const cells = (row) => [
     ...[row.name, percent(row.accuracy), row.epochs === 0 ? '' : points(row)],
@@ -25,11 +27,9 @@ export function table(report) {
   const both = ({ left, ticket, reinit }) =>
     `${percent(mean(ticket.test))} against ${percent(mean(reinit.test))} at ${percent(left, 1)}`
   return [
-    `${m.cpu}, ${m.cores} cores, ${m.platform}, node ${m.node}, kernels ${m.target}, ${report.date.slice(0, 10)}; ${report.seconds} s in all, ${report.passed ? 'nothing required was missed' : `missed: ${report.failures.join('; ')}`}.`,
+    ranOn(report),
     '',
-    `| ${head.join(' | ')} |`,
-    `|${'---|'.repeat(head.length)}`,
-    ...rows.map((row) => `| ${cells(row).join(' | ')} |`),
+    ...markdownTable(head, rows.map(cells)),
     '',
     `[Lottery tickets](docs/prune.md#lottery-tickets), mean of ${lottery.trials} starts: ${percent(mean(all.ticket.test))} with all weights, best ${percent(mean(best.ticket.test))} with`,
     `${percent(best.left, 1)} of them, not below all down to ${percent(enough.left, 1)}. Tickets against the same masks on other random weights:`,

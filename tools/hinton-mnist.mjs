@@ -1,8 +1,11 @@
 // What README shows of a result of `npm run paper:hinton -- --json`: a row a model. tools/readme-table.mjs puts it there.
+import { markdownTable, ranOn } from './markdown.mjs'
+
 const PUBLISHED = { teacher: 'teacher', 'plain student': 'plain', 20: 'distilled' }
 
 export function table(report) {
-  const { machine: m, rows, published, closedAt20 } = report
+  const { rows, published, closedAt20 } = report
+  const { threads } = report.machine
   const head = ['model', 'units', 'parameters', 'T', 'validation errors of 6,000', 'test errors of 10,000', 'published']
   const of = ({ name, temperature }) => published[PUBLISHED[temperature ?? name]] ?? ''
   const cells = (row) => [
@@ -11,11 +14,9 @@ export function table(report) {
   ]
   const theirs = (published.plain - published.distilled) / (published.plain - published.teacher)
   return [
-    `${m.cpu}, ${m.cores} cores, ${m.platform}, node ${m.node}, kernels ${m.target}, ${m.threads} ${m.threads === 1 ? 'thread' : 'threads'}, ${report.date.slice(0, 10)}; ${report.seconds} s in all, ${report.passed ? 'nothing required was missed' : `missed: ${report.failures.join('; ')}`}.`,
+    ranOn(report, `${threads} ${threads === 1 ? 'thread' : 'threads'}`),
     '',
-    `| ${head.join(' | ')} |`,
-    `|${'---|'.repeat(head.length)}`,
-    ...rows.map((row) => `| ${cells(row).join(' | ')} |`),
+    ...markdownTable(head, rows.map(cells)),
     '',
     `T = 20 closes ${(100 * closedAt20).toFixed(0)} % of the distance between plain student and teacher, published ${(100 * theirs).toFixed(0)} %. By the validation set one would take`,
     `T = ${report.chosenTemperature}.`,

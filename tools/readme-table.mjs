@@ -10,6 +10,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { curve, table as prunedTable } from './digits-prune.mjs'
 import { table as distilledTable } from './hinton-mnist.mjs'
+import { markdownTable } from './markdown.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const readme = path.join(root, 'README.md')
@@ -64,9 +65,10 @@ function rowsOf(report, { title, rows, suites }) {
     '',
     `### ${title}`,
     '',
-    `| ${head.join(' | ')} |`,
-    `|${'---|'.repeat(head.length)}`,
-    ...chosen.map((row) => `| ${cells(row, names, withBaseline).join(' | ')} |`),
+    ...markdownTable(
+      head,
+      chosen.map((row) => cells(row, names, withBaseline)),
+    ),
   ]
 }
 

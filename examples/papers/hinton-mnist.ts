@@ -22,9 +22,18 @@
  * images cut from the training set; the test set is used once a model, for the table.
  */
 import { parseArgs } from 'node:util'
-import Table from 'cli-table3'
-import { data, distill, info, manualSeed, nn, optim, rand, type Tensor, tensor } from 'kerf'
-import { type Digits, digits, evaluate, exitWith, type Progress, progress, weightsOf } from '../digits-training'
+import { data, distill, manualSeed, nn, optim, rand, type Tensor, tensor } from 'kerf'
+import {
+  type Digits,
+  digits,
+  evaluate,
+  exitWith,
+  type Progress,
+  progress,
+  reportHead,
+  textTable,
+  weightsOf,
+} from '../digits-training'
 
 const PUBLISHED = { teacher: 67, plain: 146, distilled: 74 }
 const ALPHA = 0.1 // the paper gives the labels "a considerably lower weight"
@@ -165,17 +174,13 @@ function diverged({ losses }: Row): string[] {
 }
 
 function table(rows: readonly Row[]): string {
-  const out = new Table({
-    head: ['model', 'units', 'parameters', 'T', 'validation errors', 'test errors', 'epochs', 's'],
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right', 'right'],
-    style: process.stdout.isTTY ? {} : { head: [], border: [] },
-  })
-  for (const row of rows) {
+  const head = ['model', 'units', 'parameters', 'T', 'validation errors', 'test errors', 'epochs', 's']
+  const cells = (row: Row) => {
     const { name, units, parameters, temperature, validationErrors, testErrors, epochs, seconds } = row
     const size = [`2 x ${units}`, parameters.toLocaleString('en'), temperature ?? '']
-    out.push([name, ...size, validationErrors, testErrors, epochs, seconds])
+    return [name, ...size, validationErrors, testErrors, epochs, seconds]
   }
-  return out.toString()
+  return textTable(head, ['model'], rows.map(cells))
 }
 
 async function main(): Promise<number> {
@@ -211,10 +216,8 @@ async function main(): Promise<number> {
   const closed = (plain.testErrors - at20.testErrors) / (plain.testErrors - first.testErrors)
   const failures = form.name === 'full' ? missed(rows) : diverged(at20)
   const passed = failures.length === 0
-  const { cpu, cores, platform, node, target, threads, version } = info()
   const report = {
-    ...{ example: 'hinton-mnist', kerf: version, date: new Date().toISOString() },
-    machine: { cpu, cores, platform, node, target, threads },
+    ...reportHead('hinton-mnist'),
     ...{ form: form.name, seconds: Math.round((performance.now() - started) / 1000), alpha: ALPHA, passed, failures },
     ...{ published: PUBLISHED, rows, chosenTemperature: chosen.temperature, closedAt20: closed },
   }
