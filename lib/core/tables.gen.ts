@@ -127,6 +127,36 @@ export interface Ops<V> {
   matmul(out: V, a: V, b: V, bias: V | null, activation: number): void
   matmulPacked(out: V, a: V, packed: V, bias: V | null, activation: number): void
   pack(packed: V, b: V): void
+  conv2d(
+    out: V,
+    x: V,
+    weight: V,
+    bias: V | null,
+    activation: number,
+    groups: number,
+    strideH: number,
+    strideW: number,
+    padH: number,
+    padW: number,
+    dilationH: number,
+    dilationW: number,
+    upH: number,
+    upW: number,
+  ): void
+  conv2dWeightGrad(
+    dweight: V,
+    grad: V,
+    x: V,
+    groups: number,
+    strideH: number,
+    strideW: number,
+    padH: number,
+    padW: number,
+    dilationH: number,
+    dilationW: number,
+    upH: number,
+    upW: number,
+  ): void
   quantize(out: V, a: V, scale: V, zeroPoint: V | null, low: number, high: number): void
   dequantize(out: V, a: V, scale: V, zeroPoint: V | null): void
   fakeQuantize(out: V, a: V, scale: V, zeroPoint: V | null, low: number, high: number): void
@@ -274,6 +304,8 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   matmul: 'vvvoi',
   matmulPacked: 'vvvoi',
   pack: 'vv',
+  conv2d: 'vvvoiiiiiiiiii',
+  conv2dWeightGrad: 'vvviiiiiiiii',
   quantize: 'vvvoff',
   dequantize: 'vvvo',
   fakeQuantize: 'vvvoff',
@@ -291,4 +323,4 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = '5ad13d4a611b940b'
+export const fingerprint = '0c2bc1ba0f2172a3'

@@ -51,6 +51,40 @@ struct MatmulCell {
   bool (*run)(const MatmulProblem& problem);  // uses the pool itself; false when scratch memory is exhausted
 };
 
+// ---- convolution, channels first. One group has `channels` input channels; input [images, groups * channels, in_h, in_w],
+// output [images, groups * out_channels, out_h, out_w], both contiguous. Output pixel (oy, ox) meets, at tap (r, s), pixel
+// (oy * stride_h + r * dilation_h - pad_h, ox * stride_w + s * dilation_w - pad_w) of the input with up_h - 1 rows and up_w - 1
+// columns of zeros put between its own (up = 1: none; more for a transposed convolution); zero outside. Pads may be negative.
+struct ConvShape {
+  int64_t images, groups, channels, out_channels;
+  int64_t in_h, in_w, kernel_h, kernel_w, out_h, out_w;
+  int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, up_h, up_w;
+};
+
+struct ConvProblem {
+  ConvShape shape;
+  const void* x;
+  const void* weight;  // [groups * out_channels, channels, kernel_h, kernel_w], contiguous
+  const float* bias;   // [groups * out_channels] or null
+  void* out;
+  DType out_type;      // the inputs' dtype, or float32
+  Activation activation;
+};
+
+// dweight = the sums over images and output pixels of grad * the input that the tap met.
+struct ConvGradProblem {
+  ConvShape shape;
+  const void* x;
+  const void* grad;  // as the output
+  float* dweight;    // as the weight
+};
+
+struct ConvCell {
+  const char* name;  // "conv2d_f32_14x32@avx512"
+  bool (*run)(const ConvProblem& problem);  // false when scratch memory is exhausted
+  bool (*weight_grad)(const ConvGradProblem& problem);
+};
+
 // ---- int8 matmul: exact int32 sums of (A(i, p) - za) (B(p, j) - zb), and what becomes of them.
 enum class Quantize : int32_t {
   none,        // A is int8 or uint8 already
@@ -270,6 +304,7 @@ struct Kernels {
   ClampCell clamp[kDTypes];
   CopyCell copy[kDTypes][kDTypes];  // [from][to]
   MatmulCell matmul[kDTypes];
+  ConvCell conv2d[kDTypes];
   QMatmulCell qmatmul;
   WMatmulCell wmatmul;
   SparseCell<SparseProblem> spmatmul[kForms][3];  // dtype of W: float32, float16, bfloat16

@@ -4,6 +4,6 @@
 namespace kerf {
 
 // Of the tables that this binary was built from; lib/core/tables.gen.ts carries the same.
-inline constexpr char kTables[] = "5ad13d4a611b940b";
+inline constexpr char kTables[] = "0c2bc1ba0f2172a3";
 
 }  // namespace kerf

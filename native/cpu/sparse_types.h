@@ -102,7 +102,7 @@ static void finish_lanes(const SparseProblem& p, const float* sums, int64_t vect
 // One row of sums to C at (row, col).
 static inline void finish_few(const SparseProblem& p, int64_t row, int64_t col, int64_t cols, const float* sums) {
   const int64_t at = row * p.c_row + col;
-  const float* bias = p.bias ? p.bias + col : nullptr;
+  const ColumnBias bias{p.bias ? p.bias + col : nullptr};
   switch (p.c_type) {
     case DType::float32_: return finish_row(cols, sums, static_cast<float*>(p.c) + at, bias, p.activation);
     case DType::float16_: return finish_row(cols, sums, static_cast<f16*>(p.c) + at, bias, p.activation);

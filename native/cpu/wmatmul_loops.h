@@ -213,7 +213,7 @@ static bool wrun(const WMatmulProblem& p, const Chunks& chunks, const WLayout& l
         run(args);
         for (int64_t r = 0; r < rows; r++) {
           const float* from = tile + r * vectors * W;
-          const float* bias = p.bias ? p.bias + col : nullptr;
+          const ColumnBias bias{p.bias ? p.bias + col : nullptr};
           const int64_t at = (row + r) * p.c_row + col;
           if (p.c_type == DType::float32_) finish_row(cols, from, static_cast<float*>(p.c) + at, bias, p.activation);
           else if (p.c_type == DType::float16_) finish_row(cols, from, static_cast<f16*>(p.c) + at, bias, p.activation);

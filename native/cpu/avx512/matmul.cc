@@ -24,14 +24,17 @@ struct Blocks {
 
 }  // namespace kerf::KERF_TARGET
 
-#include "../matmul_types.h"
+#include "../conv_loops.h"
 
 namespace kerf::KERF_TARGET {
 
 void install_matmul(Kernels& row) {
   row.matmul[static_cast<int>(DType::float32_)] = matmul_cell<MatmulF32>();
+  row.conv2d[static_cast<int>(DType::float32_)] = conv_cell<MatmulF32>("conv2d_f32_14x32@" KERF_TARGET_NAME);
   row.matmul[static_cast<int>(DType::float16_)] = matmul_cell<MatmulF16>();
+  row.conv2d[static_cast<int>(DType::float16_)] = conv_cell<MatmulF16>("conv2d_f16_14x32@" KERF_TARGET_NAME);
   row.matmul[static_cast<int>(DType::bfloat16_)] = matmul_cell<MatmulBf16>();
+  row.conv2d[static_cast<int>(DType::bfloat16_)] = conv_cell<MatmulBf16>("conv2d_bf16_14x32@" KERF_TARGET_NAME);
 }
 
 }  // namespace kerf::KERF_TARGET

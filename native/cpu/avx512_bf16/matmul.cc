@@ -23,7 +23,7 @@ struct Blocks {
 
 }  // namespace kerf::KERF_TARGET
 
-#include "../matmul_types.h"
+#include "../conv_loops.h"
 
 namespace kerf::KERF_TARGET {
 
@@ -43,6 +43,7 @@ struct MatmulDotBf16 : MatmulBf16 {
 
 void install_matmul(Kernels& row) {
   row.matmul[static_cast<int>(DType::bfloat16_)] = matmul_cell<MatmulDotBf16>();
+  row.conv2d[static_cast<int>(DType::bfloat16_)] = conv_cell<MatmulDotBf16>("conv2d_bf16_14x32@" KERF_TARGET_NAME);
 }
 
 }  // namespace kerf::KERF_TARGET
