@@ -24,6 +24,15 @@ export * as nn from './nn'
 export * from './ops/arithmetic'
 export { clone, detach } from './ops/clone'
 export {
+  type Conv1dOptions,
+  type ConvOptions,
+  type ConvTransposeOptions,
+  conv1d,
+  conv2d,
+  convTranspose2d,
+  type Pair,
+} from './ops/conv'
+export {
   arange,
   type CreateOptions,
   eye,
@@ -51,7 +60,6 @@ export {
 } from './ops/index'
 export { cat, chunk, type PadOptions, pad, split, stack, tril, triu } from './ops/join'
 export * from './ops/loss'
-export { type Conv1dOptions, type ConvOptions, type ConvTransposeOptions, conv1d, conv2d, convTranspose2d, type Pair } from './ops/conv'
 export { linear, type MatmulOptions, matmul, PackedMatrix, pack } from './ops/matmul'
 export { layerNorm, rmsNorm } from './ops/norm'
 export { max, mean, min, type ReduceOptions, sum } from './ops/reduce'

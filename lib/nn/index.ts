@@ -7,6 +7,14 @@ export {
   scaledDotProductAttention,
 } from './attention'
 export { ModuleList, Sequential } from './containers'
+export {
+  Conv1d,
+  type Conv1dLayerOptions,
+  Conv2d,
+  type Conv2dOptions,
+  ConvTranspose2d,
+  type ConvTranspose2dOptions,
+} from './conv'
 export * as init from './init'
 export {
   Dropout,

@@ -58,7 +58,8 @@ const LIMIT = 2 ** 20
 /** @internal A Pair option as [rows, columns]. */
 export function pairOf(op: string, name: string, value: unknown, least: number): Two {
   const both = Array.isArray(value) ? value : [value, value]
-  if (both.length !== 2) throw new ArgumentError(`${op}: ${name} must be a number or [rows, columns], got ${show(value)}`)
+  if (both.length !== 2)
+    throw new ArgumentError(`${op}: ${name} must be a number or [rows, columns], got ${show(value)}`)
   return [checkInteger(op, name, both[0], least, LIMIT), checkInteger(op, name, both[1], least, LIMIT)]
 }
 
@@ -143,7 +144,8 @@ function convolve(
   const code = activationCode(op, activation)
   const dtype = promote(a.dtype, weight.dtype)
   const shape = [a.shape[0] as number, weight.shape[0] as number, size[0], size[1]]
-  if (sizeOf(shape) > MAX_ELEMENTS) throw new ShapeError(`${op}: the result would be ${showShape(shape)}, which is too large`)
+  if (sizeOf(shape) > MAX_ELEMENTS)
+    throw new ShapeError(`${op}: the result would be ${showShape(shape)}, which is too large`)
   const x = contiguous(a, dtype)
   const w = contiguous(weight, dtype)
   const inputs = [a, weight, ...(bias ? [bias] : [])]
@@ -178,8 +180,7 @@ function operands(op: string, x: Tensor, weight: Tensor, axes: number): { a: Ten
   const form = axes === 1 ? 'channels, length' : 'channels, rows, columns'
   if (given.rank !== axes + 2 && given.rank !== axes + 1)
     throw new ShapeError(`${op}: x must be [images, ${form}] or [${form}], it is ${showShape(given.shape)}`)
-  if (w.rank !== axes + 2)
-    throw new ShapeError(`${op}: weight must have ${axes + 2} axes, it is ${showShape(w.shape)}`)
+  if (w.rank !== axes + 2) throw new ShapeError(`${op}: weight must have ${axes + 2} axes, it is ${showShape(w.shape)}`)
   if (w.shape.slice(2).includes(0)) throw new ShapeError(`${op}: weight ${showShape(w.shape)} has an empty kernel`)
   const single = given.rank === axes + 1
   return { a: single ? unsqueeze(given, 0) : given, w, single }
@@ -187,7 +188,9 @@ function operands(op: string, x: Tensor, weight: Tensor, axes: number): { a: Ten
 
 function misfit(op: string, a: Tensor, w: Tensor, groups: number): ShapeError {
   const split = groups === 1 ? '' : ` in ${groups} groups`
-  return new ShapeError(`${op}: weight ${showShape(w.shape)}${split} does not fit the channels of x ${showShape(a.shape)}`)
+  return new ShapeError(
+    `${op}: weight ${showShape(w.shape)}${split} does not fit the channels of x ${showShape(a.shape)}`,
+  )
 }
 
 /**
@@ -224,7 +227,8 @@ function convolution(op: string, a: Tensor, w: Tensor, bias: Tensor | null, opti
   let pad: Two
   let around: Two
   if (options.padding === 'same') {
-    if (stride[0] !== 1 || stride[1] !== 1) throw new ArgumentError(`${op}: padding 'same' needs stride 1, got ${show(options.stride)}`)
+    if (stride[0] !== 1 || stride[1] !== 1)
+      throw new ArgumentError(`${op}: padding 'same' needs stride 1, got ${show(options.stride)}`)
     pad = [Math.floor(spans[0] / 2), Math.floor(spans[1] / 2)]
     around = spans
   } else {
@@ -236,7 +240,9 @@ function convolution(op: string, a: Tensor, w: Tensor, bias: Tensor | null, opti
     outSize(size[1], kernel[1], stride[1], around[1], dilation[1]),
   ]
   if (out[0] < 1 || out[1] < 1)
-    throw new ShapeError(`${op}: a kernel of ${showShape(kernel)} is larger than the padded input ${showShape(a.shape)}`)
+    throw new ShapeError(
+      `${op}: a kernel of ${showShape(kernel)} is larger than the padded input ${showShape(a.shape)}`,
+    )
   return convolve(op, a, w, bias, { stride, pad, dilation, up: [1, 1], groups }, out, options.activation)
 }
 
@@ -303,7 +309,8 @@ export function convTranspose2d<A extends DType, B extends DType>(
     return full - 2 * padding[i] + extra[i]
   }
   const out: Two = [size(0), size(1)]
-  if (out[0] < 1 || out[1] < 1) throw new ShapeError(`${op}: padding ${show(options.padding)} leaves nothing of ${showShape(a.shape)}`)
+  if (out[0] < 1 || out[1] < 1)
+    throw new ShapeError(`${op}: padding ${show(options.padding)} leaves nothing of ${showShape(a.shape)}`)
   const pad: Two = [
     dilation[0] * ((w.shape[2] as number) - 1) - padding[0],
     dilation[1] * ((w.shape[3] as number) - 1) - padding[1],

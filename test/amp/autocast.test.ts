@@ -4,6 +4,9 @@ import * as all from 'kerf'
 import {
   amp,
   cat,
+  conv1d,
+  conv2d,
+  convTranspose2d,
   crossEntropy,
   cumsum,
   type DType,
@@ -61,6 +64,9 @@ t.test('every op of the lists exists and runs in the precision of its list', (t)
   const run: Record<(typeof amp.float32Ops)[number] | (typeof amp.lowerOps)[number], (x: Tensor) => Tensor> = {
     matmul: (x) => matmul(x, x),
     linear: (x) => linear(x, x, tensor([1, 1])),
+    conv1d: (x) => conv1d(x.reshape([1, 2, 2]), x.reshape([2, 2, 1])),
+    conv2d: (x) => conv2d(x.reshape([1, 2, 2]), x.reshape([4, 1, 1, 1])),
+    convTranspose2d: (x) => convTranspose2d(x.reshape([1, 2, 2]), x.reshape([1, 4, 1, 1])),
     exp,
     log,
     log1p,

@@ -280,6 +280,28 @@ export const cases: Case[] = [
   ),
   { op: 'linear', shapes: [[3, 4], [2, 4], [2]], run: (x, w, b) => k.linear(x, w, b) as Tensor },
   { op: 'linear', what: 'batched', shapes: [[2, 3, 4], [2, 4], [2]], run: (x, w, b) => k.linear(x, w, b) as Tensor },
+  { op: 'conv2d', shapes: [[2, 3, 4, 5], [4, 3, 2, 3], [4]], run: (x, w, b) => k.conv2d(x, w, b, { padding: 1 }) },
+  {
+    op: 'conv2d',
+    what: 'stride, dilation, groups, gelu',
+    shapes: [[1, 4, 6, 7], [2, 2, 2, 2], [2]],
+    run: (x, w, b) => k.conv2d(x, w, b, { stride: 2, dilation: [1, 2], groups: 2, activation: 'gelu' }),
+  },
+  {
+    op: 'conv2d',
+    what: 'depthwise',
+    shapes: [
+      [2, 3, 4, 4],
+      [3, 1, 3, 3],
+    ],
+    run: (x, w) => k.conv2d(x, w, null, { padding: 1, groups: 3 }),
+  },
+  { op: 'conv1d', shapes: [[2, 2, 6], [3, 2, 3], [3]], run: (x, w, b) => k.conv1d(x, w, b, { stride: 2, padding: 1 }) },
+  {
+    op: 'convTranspose2d',
+    shapes: [[1, 4, 3, 3], [4, 3, 3, 2], [6]],
+    run: (x, w, b) => k.convTranspose2d(x, w, b, { stride: 2, padding: 1, outputPadding: 1, groups: 2 }),
+  },
 ]
 
 /** Inputs of a case, the same at every call. */

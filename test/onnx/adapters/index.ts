@@ -2,6 +2,7 @@
 // unsupported.ts.
 import type { Adapters } from '../adapter'
 import { activations } from './activations'
+import { convolutions } from './conv'
 import { creation } from './create'
 import { elementwise } from './elementwise'
 import { indexing } from './indexing'
@@ -18,6 +19,7 @@ export const areas: readonly Adapters[] = [
   activations,
   reductions,
   products,
+  convolutions,
   rows,
   losses,
   shapes,

@@ -1,7 +1,7 @@
 // Ops of ONNX that kerf has nothing for, by reason.
 const byReason: Record<string, string> = {
-  'convolution and pooling: no adapter yet':
-    'Conv ConvTranspose ConvInteger QLinearConv AveragePool MaxPool MaxUnpool LRN',
+  'kerf has no pooling yet': 'AveragePool MaxPool MaxUnpool LRN',
+  'kerf has no integer convolution yet': 'ConvInteger QLinearConv',
   'kerf has no recurrent layers': 'GRU LSTM RNN',
   'kerf has no such elementwise function': 'Acos Acosh Asin Asinh Atan Atanh Mod BitShift',
   'kerf has no product reduction': 'ReduceProd',

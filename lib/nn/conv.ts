@@ -1,0 +1,146 @@
+/** Layers of convolutions. */
+import type { FloatDType } from '../core/dtype'
+import { ShapeError } from '../core/errors'
+import { checkInteger } from '../core/shape'
+import {
+  type Conv1dOptions,
+  type ConvOptions,
+  type ConvTransposeOptions,
+  conv1d,
+  conv2d,
+  convTranspose2d,
+  type Pair,
+  pairOf,
+} from '../ops/conv'
+import { empty, type Tensor } from '../tensor/tensor'
+import { kaimingUniform, uniform } from './init'
+import { Module } from './module'
+import { own, type Parameter } from './parameter'
+
+interface Parameters {
+  /** Adds a learned bias; default true. */
+  bias?: boolean
+  /** Of the parameters; default 'float32'. */
+  dtype?: FloatDType
+}
+export interface Conv1dLayerOptions extends Omit<Conv1dOptions, 'activation'>, Parameters {}
+export interface Conv2dOptions extends Omit<ConvOptions, 'activation'>, Parameters {}
+export interface ConvTranspose2dOptions extends ConvTransposeOptions, Parameters {}
+
+/**
+ * What the layers share: weight and bias, both uniform in +-1 / sqrt(inputs of one output) at the start, PyTorch's default.
+ * `shape` is the weight's.
+ */
+abstract class Convolution<Options extends Parameters & { groups?: number }> extends Module {
+  weight: Parameter
+  bias: Parameter | null
+  readonly options: Readonly<Omit<Options, keyof Parameters>>
+
+  constructor(shape: readonly number[], outChannels: number, options: Options) {
+    super()
+    const { bias = true, dtype = 'float32', ...rest } = options
+    this.options = rest
+    this.weight = own(kaimingUniform(empty(dtype, shape), { a: Math.sqrt(5) }))
+    const bound = 1 / Math.sqrt(shape.slice(1).reduce((n, s) => n * s, 1))
+    this.bias = bias ? own(uniform(empty(dtype, [outChannels]), -bound, bound)) : null
+  }
+
+  get groups(): number {
+    return this.options.groups ?? 1
+  }
+
+  // The sizes are the weight's own: pruning replaces it by a smaller one.
+  abstract get inChannels(): number
+  abstract get outChannels(): number
+
+  get kernelSize(): readonly number[] {
+    return this.weight.shape.slice(2)
+  }
+
+  override describe(): string {
+    const given = Object.entries(this.options).map(
+      ([name, value]) => `, ${name}=${Array.isArray(value) ? `[${value}]` : value}`,
+    )
+    return `${this.inChannels}, ${this.outChannels}, kernelSize=[${this.kernelSize}]${given.join('')}${this.bias ? '' : ', bias=false'}`
+  }
+}
+
+/** Checked channels; what `split` groups leave of the first. */
+function channels(op: string, inChannels: number, outChannels: number, groups: unknown): number {
+  checkInteger(op, 'inChannels', inChannels, 1)
+  checkInteger(op, 'outChannels', outChannels, 1)
+  const g = checkInteger(op, 'groups', groups ?? 1, 1)
+  if (inChannels % g !== 0 || outChannels % g !== 0)
+    throw new ShapeError(`${op}: ${inChannels} input and ${outChannels} output channels do not split into ${g} groups`)
+  return g
+}
+
+/**
+ * A learned convolution over images, [images, inChannels, rows, columns] to [images, outChannels, ...]: see conv2d. weight is
+ * [outChannels, inChannels / groups, kernel rows, kernel columns]; groups = inChannels makes it depthwise.
+ */
+export class Conv2d extends Convolution<Conv2dOptions> {
+  constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: Conv2dOptions = {}) {
+    const groups = channels('Conv2d', inChannels, outChannels, options.groups)
+    super([outChannels, inChannels / groups, ...pairOf('Conv2d', 'kernelSize', kernelSize, 1)], outChannels, options)
+  }
+
+  get inChannels(): number {
+    return (this.weight.shape[1] as number) * this.groups
+  }
+
+  get outChannels(): number {
+    return this.weight.shape[0] as number
+  }
+
+  forward(input: Tensor): Tensor {
+    return conv2d(input, this.weight, this.bias, this.options)
+  }
+}
+
+/** The same along one axis, [images, inChannels, length]: see conv1d. */
+export class Conv1d extends Convolution<Conv1dLayerOptions> {
+  constructor(inChannels: number, outChannels: number, kernelSize: number, options: Conv1dLayerOptions = {}) {
+    const groups = channels('Conv1d', inChannels, outChannels, options.groups)
+    super([outChannels, inChannels / groups, checkInteger('Conv1d', 'kernelSize', kernelSize, 1)], outChannels, options)
+  }
+
+  get inChannels(): number {
+    return (this.weight.shape[1] as number) * this.groups
+  }
+
+  get outChannels(): number {
+    return this.weight.shape[0] as number
+  }
+
+  forward(input: Tensor): Tensor {
+    return conv1d(input, this.weight, this.bias, this.options)
+  }
+}
+
+/**
+ * A learned upsampling, the transpose of Conv2d: see convTranspose2d. weight is [inChannels, outChannels / groups, kernel rows,
+ * kernel columns].
+ */
+export class ConvTranspose2d extends Convolution<ConvTranspose2dOptions> {
+  constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: ConvTranspose2dOptions = {}) {
+    const groups = channels('ConvTranspose2d', inChannels, outChannels, options.groups)
+    super(
+      [inChannels, outChannels / groups, ...pairOf('ConvTranspose2d', 'kernelSize', kernelSize, 1)],
+      outChannels,
+      options,
+    )
+  }
+
+  get inChannels(): number {
+    return this.weight.shape[0] as number
+  }
+
+  get outChannels(): number {
+    return (this.weight.shape[1] as number) * this.groups
+  }
+
+  forward(input: Tensor): Tensor {
+    return convTranspose2d(input, this.weight, this.bias, this.options)
+  }
+}
