@@ -1,6 +1,7 @@
 /** The suites behind `kerf bench`. */
 import type { BenchModule, BenchOptions, BenchReport, BenchRow, LoopRow, Progress } from '#lib/cli/report'
 import { info } from '#lib/info'
+import { convCases } from './conv.bench'
 import { int8Cases } from './int8.bench'
 import { loopCases } from './loop.bench'
 import { matmulCases } from './matmul.bench'
@@ -15,6 +16,7 @@ export const suites: BenchModule['suites'] = {
   matmul: 'large products with packed weights, in percent of the arithmetic peak',
   rows: 'few rows, in percent of the read bandwidth',
   edge: 'small and odd products',
+  conv: 'convolutions, against the product of matrices that they are',
   int8: 'products of bytes, and layers of 8- and 4-bit weights, against float32',
   sparse: 'layers of sparse weights, against dense float32',
   ops: 'what one call costs',
@@ -34,6 +36,7 @@ export async function run(options: BenchOptions, progress: Progress): Promise<Be
   }
   const cases: Case<BenchRow | LoopRow>[] = [
     ...matmulCases(options),
+    ...convCases(options),
     ...int8Cases(options),
     ...weightCases(options),
     ...sparseCases(options),

@@ -35,7 +35,7 @@ interface Node {
   outputs: string[]
   /** Of com.microsoft rather than of ONNX. */
   contrib?: boolean
-  attributes?: Record<string, number>
+  attributes?: Record<string, number | readonly number[]>
 }
 
 export interface Value {
@@ -64,7 +64,12 @@ const initializer = (name: string, { type, shape, data }: Constant): Field => {
   return message(5, ...shape.map((size) => number(1, size)), number(2, onnxType[type]), text(8, name), bytes(9, raw))
 }
 
-const INT = 2 // AttributeProto.AttributeType
+const [INT, INTS] = [2, 7] // AttributeProto.AttributeType
+
+const attribute = (name: string, value: number | readonly number[]): Field =>
+  typeof value === 'number'
+    ? message(5, text(1, name), number(3, value), number(20, INT))
+    : message(5, text(1, name), ...value.map((each) => number(8, each)), number(20, INTS))
 
 const node = ({ op, inputs, outputs, contrib, attributes = {} }: Node): Field =>
   message(
@@ -72,7 +77,7 @@ const node = ({ op, inputs, outputs, contrib, attributes = {} }: Node): Field =>
     ...inputs.map((name) => text(1, name)),
     ...outputs.map((name) => text(2, name)),
     text(4, op),
-    ...Object.entries(attributes).map(([name, value]) => message(5, text(1, name), number(3, value), number(20, INT))),
+    ...Object.entries(attributes).map(([name, value]) => attribute(name, value)),
     ...(contrib ? [text(7, CONTRIB)] : []),
   )
 
@@ -106,6 +111,40 @@ export function matmulModel(type: OnnxType, { m, n, k }: Size, weights: Constant
     inputs: { X: { type, shape: [m, k] } },
     outputs: { Y: { type, shape: [m, n] } },
     constants: { W: { type, shape: [k, n], data: weights } },
+  })
+}
+
+export interface ConvSize {
+  /** Images, channels, rows, columns. */
+  x: readonly [number, number, number, number]
+  out: number
+  kernel: number
+  stride: number
+  groups: number
+}
+
+/** What a convolution with pads of half the kernel makes. */
+export const convOutput = ({ x, out, kernel, stride }: ConvSize): [number, number, number, number] => {
+  const size = (n: number) => Math.floor((n + 2 * (kernel >> 1) - kernel) / stride) + 1
+  return [x[0], out, size(x[2]), size(x[3])]
+}
+
+/** Y = X convolved with constant weights. */
+export function convModel(size: ConvSize, weights: Float32Array): Uint8Array {
+  const { x, out, kernel, stride, groups } = size
+  const pad = kernel >> 1
+  return model({
+    nodes: [
+      {
+        op: 'Conv',
+        inputs: ['X', 'W'],
+        outputs: ['Y'],
+        attributes: { group: groups, pads: [pad, pad, pad, pad], strides: [stride, stride] },
+      },
+    ],
+    inputs: { X: { type: 'float32', shape: x } },
+    outputs: { Y: { type: 'float32', shape: convOutput(size) } },
+    constants: { W: { type: 'float32', shape: [out, x[1] / groups, kernel, kernel], data: weights } },
   })
 }
 

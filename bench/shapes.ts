@@ -1,6 +1,8 @@
 /** The one list of products that are measured: m x n x k, a name, and why it is there. */
+
 import type { DType } from '#lib/core/tables.gen'
 import { type SparseFormat, showFormat } from '#lib/tensor/sparse'
+import type { ConvSize } from './onnx'
 
 /** Products of floats. */
 export interface Shape {
@@ -123,6 +125,37 @@ export const sparseShapes: SparseShape[] = [
 
 export const sparseLabel = (s: SparseShape): string =>
   `${showFormat(s.format)}${s.dtype === 'int8' ? ' int8' : ''} ${name(s)}, ${Math.round(100 * s.zeros)} % zeros`
+
+export interface ConvShape extends ConvSize {
+  why: string
+}
+
+const conv = (
+  why: string,
+  channels: number,
+  size: number,
+  kernel: number,
+  rest: Partial<ConvSize> = {},
+): ConvShape => ({
+  ...{ x: [8, channels, size, size], out: channels, kernel, stride: 1, groups: 1, why },
+  ...rest,
+})
+
+export const convShapes: ConvShape[] = [
+  conv('the body of a ResNet', 64, 56, 3),
+  conv('the same with fewer pixels and more channels', 128, 28, 3),
+  conv('the end of one', 512, 7, 3),
+  conv('halves the image', 64, 56, 3, { out: 128, stride: 2 }),
+  conv('a product of matrices', 64, 56, 1),
+  conv('the same', 128, 28, 1),
+  conv('depthwise', 64, 56, 3, { groups: 64 }),
+  conv('depthwise', 128, 28, 3, { groups: 128 }),
+  conv('the first layer of LeNet-5', 1, 28, 5, { x: [64, 1, 28, 28], out: 6 }),
+  conv('the second', 6, 14, 5, { x: [64, 6, 14, 14], out: 16 }),
+]
+
+export const convLabel = ({ x, out, kernel, stride, groups }: ConvSize): string =>
+  `conv ${kernel}x${kernel} ${x.join('x')} to ${out}${stride > 1 ? `, stride ${stride}` : ''}${groups > 1 ? `, ${groups} groups` : ''}`
 
 /** Up to this many rows a product is bound by reading its weights. */
 export const FEW_ROWS = 8

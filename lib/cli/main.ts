@@ -23,7 +23,7 @@ async function main(): Promise<void> {
   program
     .command('bench')
     .description("measure the kernels against this machine's own peak, and against a peer")
-    .argument('[suites...]', 'matmul, rows, edge, int8, sparse, ops, loop, train; default: all')
+    .argument('[suites...]', 'matmul, rows, edge, conv, int8, sparse, ops, loop, train; default: all')
     .option(
       '--shapes <list>',
       'products m x n x k, such as 1024,1x4096x4096; float32 (int8 for the suite int8) unless --dtype says otherwise',

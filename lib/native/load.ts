@@ -40,6 +40,7 @@ export interface Addon {
   takeError(): { code: number; what: string } | null
   packedBytes(dtype: number, k: number, n: number): number
   matmulName(dtype: number): string | null
+  convName(dtype: number): string | null
   qpackedBytes(k: number, n: number): number
   qmatmulName(): string | null
   wpackedBytes(k: number, n: number, bits: number, group: number, signed: number, zeros: number): number

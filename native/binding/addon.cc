@@ -261,6 +261,11 @@ Napi::Value matmul_name(const Napi::CallbackInfo& info) {
   return name_or_null(info, found ? found->name : nullptr);
 }
 
+Napi::Value conv_name(const Napi::CallbackInfo& info) {
+  const MatmulCell* found = cell(info);
+  return name_or_null(info, found ? kernels().conv2d[found - kernels().matmul].name : nullptr);
+}
+
 double* make_page(Napi::Env env, int doubles, napi_ref* reference, Napi::Object exports, const char* name) {
   auto page = Napi::Float64Array::New(env, static_cast<size_t>(doubles));
   for (int i = 0; i < doubles; i++) page[static_cast<size_t>(i)] = 0;
@@ -300,6 +305,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set("takeError", take_error);
   set("packedBytes", packed_bytes);
   set("matmulName", matmul_name);
+  set("convName", conv_name);
   set("qpackedBytes", qpacked_bytes);
   set("qmatmulName", qmatmul_name);
   set("wpackedBytes", wpacked_bytes);
