@@ -70,11 +70,13 @@ static void lay_plane(const ConvShape& s, const ConvSizes& z, const PlaneSteps& 
     In* out = to + (s.pad_h + y * s.up_h) * step.pitch;
     if (s.stride_w == 1 && s.up_w == 1) {
       memcpy(out + s.pad_w + x0, row + x0, static_cast<size_t>(x1 - x0) * sizeof(In));
-    } else {
-      for (int64_t x = x0; x < x1; x++) {
-        const int64_t column = s.pad_w + x * s.up_w;
-        out[column % s.stride_w * step.phase + column / s.stride_w] = row[x];
-      }
+      continue;
+    }
+    // The first stride_w input columns begin in phases of their own; each goes on in steps of stride_w input columns.
+    for (int64_t start = x0; start < min_of(x1, x0 + s.stride_w); start++) {
+      const int64_t column = s.pad_w + start * s.up_w;
+      In* at = out + column % s.stride_w * step.phase + column / s.stride_w;
+      for (int64_t x = start; x < x1; x += s.stride_w, at += s.up_w) *at = row[x];
     }
   }
 }
@@ -149,39 +151,59 @@ static int cut_pixels(const PlaneSteps& step, int64_t out_w, int64_t pixels, int
   return count;
 }
 
-template <class In, int kPieces>
-static void gather_pieces(const Piece* pieces, const In* x, const int64_t* taps, int64_t count, In* out, int64_t out_row) {
-  for (int64_t t = 0; t < count; t++, out += out_row) {
-    const In* from = x + taps[t];
+KERF_INLINE void copy_lanes(float* out, const float* from) { store(out, load(from)); }
+KERF_INLINE void copy_lanes(float* out, const f16* from) { store(out, load(from)); }
+KERF_INLINE void copy_lanes(float* out, const bf16* from) { store(out, load(from)); }
+KERF_INLINE void copy_lanes(f16* out, const f16* from) { memcpy(out, from, W * sizeof(f16)); }
+KERF_INLINE void copy_lanes(bf16* out, const bf16* from) { memcpy(out, from, W * sizeof(bf16)); }
+KERF_INLINE void copy_one(float* out, float from) { *out = from; }
+KERF_INLINE void copy_one(float* out, f16 from) { *out = to_float(from); }
+KERF_INLINE void copy_one(float* out, bf16 from) { *out = to_float(from); }
+KERF_INLINE void copy_one(f16* out, f16 from) { *out = from; }
+KERF_INLINE void copy_one(bf16* out, bf16 from) { *out = from; }
+
+template <class In, class Out>
+struct Gather {
+  const In* x;          // of the group
+  const Piece* pieces;
+  int number;
+  const int64_t* taps;
+  int64_t count;
+  Out* out;
+  int64_t out_row;
+};
+
+template <int kPieces, class In, class Out>
+static void gather_pieces(const Gather<In, Out>& g) {
+  const int number = kPieces ? kPieces : g.number;
+  Out* out = g.out;
+  for (int64_t t = 0; t < g.count; t++, out += g.out_row) {
+    const In* from = g.x + g.taps[t];
 #pragma GCC unroll 4
-    for (int i = 0; i < kPieces; i++) memcpy(out + pieces[i].at, from + pieces[i].offset, W * sizeof(In));
+    for (int i = 0; i < number; i++) copy_lanes(out + g.pieces[i].at, from + g.pieces[i].offset);
   }
 }
 
 // Rows of the patch matrix: out[t * out_row + j] = x[taps[t] + pixel(j)] for `count` taps, in whole vectors, so that up to
-// W - 1 elements after a row are overwritten (the next row repairs its own). `highest` is the largest tap.
-template <class In>
-static void gather(const Planes<In>& planes, int64_t group_offset, const Piece* pieces, int number, const int64_t* taps, int64_t count,
-                   int64_t highest, In* out, int64_t out_row) {
-  const In* x = planes.x + group_offset;
+// W - 1 elements after a row are overwritten (the next row repairs its own). `room`: elements from x on that may be read
+// beyond the largest tap.
+template <class In, class Out>
+static void gather(const Gather<In, Out>& g, int64_t room) {
   bool inside = true;
-  for (int i = 0; i < number; i++) inside &= group_offset + highest + pieces[i].offset + W <= planes.elements;
+  for (int i = 0; i < g.number; i++) inside &= g.pieces[i].offset + W <= room;
   if (!inside) {
-    for (int64_t t = 0; t < count; t++)
-      for (int i = 0; i < number; i++)
-        for (int lane = 0; lane < pieces[i].lanes; lane++)
-          out[t * out_row + pieces[i].at + lane] = x[taps[t] + pieces[i].offset + lane];
+    for (int64_t t = 0; t < g.count; t++)
+      for (int i = 0; i < g.number; i++)
+        for (int lane = 0; lane < g.pieces[i].lanes; lane++)
+          copy_one(g.out + t * g.out_row + g.pieces[i].at + lane, g.x[g.taps[t] + g.pieces[i].offset + lane]);
     return;
   }
-  switch (number) {
-    case 1: return gather_pieces<In, 1>(pieces, x, taps, count, out, out_row);
-    case 2: return gather_pieces<In, 2>(pieces, x, taps, count, out, out_row);
-    case 3: return gather_pieces<In, 3>(pieces, x, taps, count, out, out_row);
-    case 4: return gather_pieces<In, 4>(pieces, x, taps, count, out, out_row);
-  }
-  for (int64_t t = 0; t < count; t++, out += out_row) {
-    const In* from = x + taps[t];
-    for (int i = 0; i < number; i++) memcpy(out + pieces[i].at, from + pieces[i].offset, W * sizeof(In));
+  switch (g.number) {
+    case 1: return gather_pieces<1>(g);
+    case 2: return gather_pieces<2>(g);
+    case 3: return gather_pieces<3>(g);
+    case 4: return gather_pieces<4>(g);
+    default: return gather_pieces<0>(g);
   }
 }
 

@@ -16,10 +16,6 @@
 //   begin_rows(p, row, rows)                   before the first of these rows is packed
 //   pack_rows<T>(p, out, row, rows, k0, k)     a row panel's k columns from k0; false when memory is exhausted
 //   finish<T>(p, sums, sums_row, row, rows, col, cols)
-//   kGathersB                                  B exists only panel by panel, each made when its tiles are about to run:
-//   gather<T>(p, out, col, width, k0, k)       its columns [col, col + width), k rows from k0
-//   kReadsA                                    A is one strided matrix, which tiles may read in place
-//   continues(p)                               C holds the sums over an earlier part of k
 //
 // Row panels are even (m = 15 is 8 + 7 rows, not 14 + 1): no tile wastes registers on a remainder. With at most kRows
 // rows B is read once, so it is a matter of bandwidth: k is not blocked and tiles take several panels.
@@ -33,9 +29,9 @@ constexpr double kTaskOverheadNs = 500;
 constexpr double kCachedBytes = 1 << 20;    // what a core's L2 cache holds
 constexpr double kMemoryBytesPerNs = 40;
 
-template <class T, class Rules>
+template <class T>
 struct Product {
-  const typename Rules::Problem* problem;
+  const typename T::Rules::Problem* problem;
   int64_t units, k_blocks;
   int64_t row_panels, col_panels;
   int64_t row_blocks, col_blocks;
@@ -84,8 +80,9 @@ static void widen_panel(float* out, const typename T::Unit* b, int64_t units) {
 constexpr int64_t kWidenRowPanels = 3;
 
 // One task. False when scratch memory is exhausted.
-template <class T, class Rules>
-static bool run_block(const Product<T, Rules>& x, int64_t row_block, int64_t col_block) {
+template <class T>
+static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block) {
+  using Rules = typename T::Rules;
   const typename Rules::Problem& p = *x.problem;
   const int64_t row_panel0 = row_block * x.row_panels / x.row_blocks;
   const int64_t row_panel1 = (row_block + 1) * x.row_panels / x.row_blocks;
@@ -114,13 +111,6 @@ static bool run_block(const Product<T, Rules>& x, int64_t row_block, int64_t col
     const int64_t words = ceil_div(x.units, x.k_blocks) * T::kSub;
     wide = static_cast<float*>(scratch(Scratch::widen, static_cast<size_t>(words * kPanel) * sizeof(float)));
     if (!wide) return false;
-  }
-  typename T::Unit* gathered = nullptr;
-  if constexpr (Rules::kGathersB) {
-    const int64_t columns = panels_at_once * kPanel * ceil_div(x.units, x.k_blocks);
-    const size_t bytes = static_cast<size_t>(columns + W) * sizeof(typename T::Unit);  // rows are written in whole vectors
-    gathered = static_cast<typename T::Unit*>(scratch(Scratch::patches, bytes));
-    if (!gathered) return false;
   }
   float* own_a = nullptr;
   if (!x.a) {
@@ -154,23 +144,16 @@ static bool run_block(const Product<T, Rules>& x, int64_t row_block, int64_t col
       args.b_unit = tail ? kPanel : x.b_unit;
       args.b_panel = x.b_panel;
       args.b = (tail ? x.tail : x.b + col_panel * x.b_panel) + unit0 * args.b_unit;
-      if constexpr (Rules::kGathersB) {
-        args.b = gathered;
-        args.b_panel = kPanel * units;
-        const int64_t k0 = unit0 * T::kElements, k = min_of(units * T::kElements, p.k - k0);
-        for (int64_t i = 0; i < step; i++)
-          Rules::template gather<T>(p, gathered + i * args.b_panel, col + i * kPanel, min_of(kPanel, width - i * kPanel), k0, k);
-      }
       args.last = width - (vectors - 1) * W;
-      args.accumulate = k_block > 0 || Rules::continues(p);
+      args.accumulate = k_block > 0;
       if (x.row_panels == 1) {
         args.distance = kStreamAhead / static_cast<int64_t>(sizeof(typename T::Unit)) / step;
         args.ahead = reinterpret_cast<const char*>(args.b);
         args.ahead_step = 0;
       } else {
         args.distance = T::kPrefetch;
-        args.ahead = reinterpret_cast<const char*>(args.b + (Rules::kGathersB ? 0 : args.b_panel));
-        args.ahead_step = Rules::kGathersB ? 0 : ceil_div(kPanel * static_cast<int64_t>(sizeof(typename T::Unit)), row_panel1 - row_panel0);
+        args.ahead = reinterpret_cast<const char*>(args.b + args.b_panel);
+        args.ahead_step = ceil_div(kPanel * static_cast<int64_t>(sizeof(typename T::Unit)), row_panel1 - row_panel0);
       }
       TileArgs<typename T::Wide> wide_args;
       if constexpr (T::kWidens) {
@@ -230,8 +213,8 @@ static bool run_block(const Product<T, Rules>& x, int64_t row_block, int64_t col
 }
 
 // Whether tasks read A where it is, for want of uses that would pay for packing it.
-template <class T, class Rules>
-static bool reads_a_in_place(const Product<T, Rules>& x) {
+template <class T>
+static bool reads_a_in_place(const Product<T>& x) {
   const auto& p = *x.problem;
   if (!T::kReadsInPlace || p.a_col != 1) return false;
   if (p.m == 1) return true;
@@ -243,19 +226,16 @@ static bool reads_a_in_place(const Product<T, Rules>& x) {
 
 // How many blocks C is cut into. One thread: as few as the caches allow. Several: the grid that should end first, by the
 // number of turns and the largest block's time, where a tenth of that time stands for a thread that wakes late.
-template <class T, class Rules>
-static void cut_into_tasks(Product<T, Rules>& x) {
+template <class T>
+static void cut_into_tasks(Product<T>& x) {
   const auto& p = *x.problem;
   const double ns = 2.0 * p.m * p.n * p.k / T::kFlopsPerNs +
                     static_cast<double>(packed_bytes<T>(p.k, p.n)) / 40 + static_cast<double>(p.m) * p.n / 10;
   const int64_t threads = x.threads = ns < kSerialNs ? 1 : pool_threads();
   const int64_t row_panel_bytes = T::kRows * ceil_div(x.units, x.k_blocks) * T::kSub * 4;
-  const int64_t held = max_of(1, T::kPackedA / max_of(row_panel_bytes, 1));
-  // every block of rows gathers B once more
-  const int64_t panels_max = Rules::kGathersB ? held : min_of(T::kRowPanelsInBlock, held);
+  const int64_t panels_max = min_of(T::kRowPanelsInBlock, max_of(1, T::kPackedA / max_of(row_panel_bytes, 1)));
   const int64_t rows_min = ceil_div(x.row_panels, panels_max);
-  const int64_t rows_most = Rules::kGathersB ? max_of(rows_min, ceil_div(threads, x.col_panels)) : x.row_panels;
-  const int64_t cols_min = !Rules::sums_in_c(p) && x.k_blocks > 1 ? ceil_div(p.n, 1024) : 1;
+  const int64_t cols_min = !T::Rules::sums_in_c(p) && x.k_blocks > 1 ? ceil_div(p.n, 1024) : 1;
   x.row_blocks = rows_min;
   x.col_blocks = cols_min;
   if (threads == 1) return;
@@ -268,7 +248,7 @@ static void cut_into_tasks(Product<T, Rules>& x) {
   const double b_bytes = static_cast<double>(packed_bytes<T>(p.k, p.n));
   const double panel_ns = b_bytes > kCachedBytes ? b_bytes / kMemoryBytesPerNs / static_cast<double>(x.col_panels) : 0;
   double best = 0;
-  for (int64_t rows = rows_min; rows <= min_of(rows_most, x.row_panels) && rows * cols_min <= most; rows++) {
+  for (int64_t rows = rows_min; rows <= x.row_panels && rows * cols_min <= most; rows++) {
     for (int64_t cols = cols_min; cols <= x.col_panels && rows * cols <= most; cols++) {
       const int64_t col_panels = ceil_div(x.col_panels, cols), panels = ceil_div(x.row_panels, rows) * col_panels;
       const double overhead = kTaskOverheadNs + panel_ns * static_cast<double>(col_panels);
@@ -289,15 +269,15 @@ static void cut_into_tasks(Product<T, Rules>& x) {
 }
 
 // Decides how B is reached; packs it when it is neither packed nor readable in place.
-template <class T, class Rules>
-static bool prepare_b(Product<T, Rules>& x) {
+template <class T>
+static bool prepare_b(Product<T>& x) {
   const auto& p = *x.problem;
   using Unit = typename T::Unit;
   x.tail = nullptr;
   x.b_unit = kPanel;
   x.b_panel = kPanel * x.units;
   x.b = static_cast<const Unit*>(p.packed);
-  if (p.packed || Rules::kGathersB) return true;
+  if (p.packed) return true;
   if constexpr (T::kReadsInPlace) {
     // Rows of B far apart cost a page each: in place only while that is little work or B is used once.
     if (p.b_col == 1 && (x.row_panels == 1 || (p.m <= 128 && p.k * p.n <= 128 * 1024))) {
@@ -314,7 +294,7 @@ static bool prepare_b(Product<T, Rules>& x) {
       return true;
     }
   }
-  if constexpr (Rules::kPacksB) {
+  if constexpr (T::Rules::kPacksB) {
     const int64_t bytes = packed_bytes<T>(p.k, p.n);
     void* packed = scratch(Scratch::pack_b, static_cast<size_t>(bytes));
     if (!packed) return false;
@@ -329,13 +309,14 @@ static bool prepare_b(Product<T, Rules>& x) {
 }
 
 // A is read in place when that is cheap, packed once when several tasks share its rows, else left to the tasks.
-template <class T, class Rules>
-static bool prepare_a(Product<T, Rules>& x) {
+template <class T>
+static bool prepare_a(Product<T>& x) {
+  using Rules = typename T::Rules;
   const typename Rules::Problem& p = *x.problem;
   x.a = nullptr;
   x.a_word = 0;
   x.a_row = 1;
-  if constexpr (T::kReadsInPlace && Rules::kReadsA) {
+  if constexpr (T::kReadsInPlace) {
     if (reads_a_in_place(x)) {
       x.a = static_cast<const float*>(p.a);
       x.a_word = 1;
@@ -364,16 +345,16 @@ static bool prepare_a(Product<T, Rules>& x) {
 }
 
 // The product by tiles.
-template <class T, class Rules = typename T::Rules>
-static bool run_tiles(const typename Rules::Problem& p) {
+template <class T>
+static bool run_tiles(const typename T::Rules::Problem& p) {
   if (p.m == 0 || p.n == 0) return true;
-  Product<T, Rules> x;
+  Product<T> x;
   x.problem = &p;
   x.units = units_of<T>(p.k);
   x.row_panels = ceil_div(p.m, T::kRows);
   x.col_panels = ceil_div(p.n, kPanel);
-  const int64_t k_block = Rules::sums_in_c(p) ? T::kBlock : T::kBlock16;
-  x.k_blocks = x.row_panels == 1 && !Rules::kGathersB ? 1 : max_of(1, (x.units + k_block / 2) / k_block);
+  const int64_t k_block = T::Rules::sums_in_c(p) ? T::kBlock : T::kBlock16;
+  x.k_blocks = x.row_panels == 1 ? 1 : max_of(1, (x.units + k_block / 2) / k_block);
   cut_into_tasks(x);
   if (!prepare_b(x) || !prepare_a(x)) return false;
   int32_t failed = 0;

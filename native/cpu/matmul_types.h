@@ -8,11 +8,10 @@ namespace kerf::KERF_TARGET {
 
 struct FloatRules {
   using Problem = MatmulProblem;
-  static constexpr bool kPacksB = true, kGathersB = false, kReadsA = true;
+  static constexpr bool kPacksB = true;
 
   static bool sums_in_c(const Problem& p) { return p.c_type == DType::float32_; }
   static bool finished(const Problem& p) { return sums_in_c(p) && !p.bias && p.activation == Activation::none; }
-  static bool continues(const Problem&) { return false; }
   static void begin_rows(const Problem&, int64_t, int64_t) {}
 
   template <class T>

@@ -34,14 +34,12 @@ constexpr int kSignFlip = 128;
 
 struct Int8Rules {
   using Problem = QProduct;
-  static constexpr bool kPacksB = false, kGathersB = false, kReadsA = true;
+  static constexpr bool kPacksB = false;
 
   static bool sums_in_c(const Problem& p) { return p.c_type == DType::float32_ || p.c_type == DType::int32_; }
   static bool finished(const Problem& p) {
     return p.c_type == DType::int32_ && p.a_type == DType::uint8_ && !p.a_zero && !p.b_zero;
   }
-
-  static bool continues(const Problem&) { return false; }
 
   static void begin_rows(const Problem& p, int64_t row, int64_t rows) {
     if (p.quantize != Quantize::per_row) return;

@@ -20,7 +20,7 @@ struct Blocks {
 
 }  // namespace kerf::KERF_TARGET
 
-#include "../conv_loops.h"
+#include "../conv_weight_grad.h"
 
 namespace kerf::KERF_TARGET {
 
