@@ -54,18 +54,18 @@ static void direct_pieces(const DirectTask<In>& task, const Piece* pieces, int64
   if (i < number) direct_tile<In, Out, ROWS, 1>(task, pieces + i, out);
 }
 
-// One image of one group.
+// One image of one group of a chunk.
 template <class In, class Out>
-static void direct_image(DirectTask<In>& task, const Planes<In>& planes, const ConvShape& s, int64_t pixels, int64_t image,
-                         int64_t offset, int64_t highest, Out* out) {
+static void direct_image(DirectTask<In>& task, const Patches& p, const Planes<In>& planes, int64_t image, int64_t group, Out* out) {
   constexpr int64_t kPixels = 64 * W;
   Piece pieces[kPixels];
-  for (int64_t pixel = 0; pixel < pixels; pixel += kPixels) {
-    const int64_t begin = image * pixels + pixel;
-    const int number = cut_pixels(planes.step, s.out_w, pixels, begin, begin + min_of(kPixels, pixels - pixel), pieces);
+  const int64_t room = planes.room(p, group);
+  for (int64_t pixel = 0; pixel < planes.pixels; pixel += kPixels) {
+    const int64_t begin = image * planes.pixels + pixel;
+    const int number = cut_pixels(p, planes.pixels, begin, begin + min_of(kPixels, planes.pixels - pixel), pieces);
     task.whole = true;
-    for (int i = 0; i < number; i++) task.whole &= offset + highest + pieces[i].offset + W <= planes.elements;
-    switch (s.out_channels) {
+    for (int i = 0; i < number; i++) task.whole &= pieces[i].offset + W <= room;
+    switch (p.shape.out_channels) {
       case 1: direct_pieces<In, Out, 1>(task, pieces, number, out + pixel); break;
       case 2: direct_pieces<In, Out, 2>(task, pieces, number, out + pixel); break;
       case 3: direct_pieces<In, Out, 3>(task, pieces, number, out + pixel); break;
@@ -74,37 +74,36 @@ static void direct_image(DirectTask<In>& task, const Planes<In>& planes, const C
   }
 }
 
-// All groups of `images` images from `image` on.
+// Weights as tiles read them: [groups][taps][rows].
 template <class In>
-static bool run_direct(const ConvProblem& p, const ConvSizes& z, const Planes<In>& planes, const int64_t* taps, int64_t highest,
-                       int64_t image0, int64_t images) {
-  const ConvShape& s = p.shape;
-  const int64_t rows = s.out_channels, all = s.groups * rows * z.taps;
-  float* weights = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(all + 1) * sizeof(float)));
-  if (!weights) return false;
-  const In* from = static_cast<const In*>(p.weight);
-  for (int64_t g = 0; g < s.groups; g++)
+static void pack_direct(const ConvProblem& c, int64_t taps, float* out) {
+  const In* from = static_cast<const In*>(c.weight);
+  const int64_t rows = c.shape.out_channels;
+  for (int64_t g = 0; g < c.shape.groups; g++)
     for (int64_t r = 0; r < rows; r++)
-      for (int64_t t = 0; t < z.taps; t++) weights[(g * z.taps + t) * rows + r] = to_float(*from++);
-  const double ns = 2.0 * static_cast<double>(images * z.pixels * all) / 40;
-  const int64_t items = images * s.groups, a_task = max_of(1, static_cast<int64_t>(20'000 / (ns / static_cast<double>(items) + 1)));
-  parallel_if(ns > 30'000, ceil_div(items, a_task), [&](int64_t index) {
-    for (int64_t item = index * a_task; item < min_of((index + 1) * a_task, items); item++) {
-      const int64_t image = item / s.groups, group = item % s.groups, offset = group * s.channels * planes.step.channel;
-      DirectTask<In> task;
-      task.x = planes.x + offset;
-      task.taps = taps;
-      task.count = z.taps;
-      task.weight = weights + group * z.taps * rows;
-      task.bias = p.bias ? p.bias + group * rows : nullptr;
-      task.activation = p.activation;
-      task.out_row = z.pixels;
-      const int64_t at = ((image0 + image) * s.groups + group) * rows * z.pixels;
-      if (p.out_type == DType::float32_) direct_image(task, planes, s, z.pixels, image, offset, highest, static_cast<float*>(p.out) + at);
-      else if constexpr (sizeof(In) == 2) direct_image(task, planes, s, z.pixels, image, offset, highest, static_cast<In*>(p.out) + at);
+      for (int64_t t = 0; t < taps; t++) out[(g * taps + t) * rows + r] = to_float(*from++);
+}
+
+// All groups of a chunk.
+template <class In>
+static void direct_chunk(const ConvProblem& c, const Patches& p, const Planes<In>& planes, const Chunk& chunk, const float* weights) {
+  const ConvShape& s = p.shape;
+  const int64_t rows = s.out_channels;
+  DirectTask<In> task;
+  task.taps = p.taps;
+  task.count = p.taps_count;
+  task.activation = c.activation;
+  task.out_row = p.pixels;
+  for (int64_t image = 0; image < chunk.images; image++) {
+    for (int64_t group = 0; group < s.groups; group++) {
+      task.x = planes.x + planes.offset(p, group);
+      task.weight = weights + group * p.taps_count * rows;
+      task.bias = c.bias ? c.bias + group * rows : nullptr;
+      const int64_t at = ((chunk.image + image) * s.groups + group) * rows * p.pixels + chunk.row * s.out_w;
+      if (c.out_type == DType::float32_) direct_image(task, p, planes, image, group, static_cast<float*>(c.out) + at);
+      else if constexpr (sizeof(In) == 2) direct_image(task, p, planes, image, group, static_cast<In*>(c.out) + at);
     }
-  });
-  return true;
+  }
 }
 
 }  // namespace kerf::KERF_TARGET

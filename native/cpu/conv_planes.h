@@ -4,122 +4,182 @@
 // out so that element (p, j) is x[tap(p) + pixel(j)]: padded, with the zeros of a transposed convolution, and for a column
 // stride above 1 with the columns of equal remainder side by side. Neighbouring pixels of a line are then neighbours in
 // memory for every tap, and nothing asks where the edges are. Without padding and strides the input serves as it is.
+//
+// Planes are laid for a chunk at a time, some output rows of one image or some whole images, which stays in L2 between being
+// laid and being read: each element is read once for every tap of its channel.
 #pragma once
 #include "matmul_pack.h"
 
 namespace kerf::KERF_TARGET {
 
-// Laid planes of as many images as fit stay in the L2 and L3 caches between being laid and being read.
-constexpr int64_t kLaidBytes = 4 << 20;
+// Laid planes of a chunk. Beside them L2 holds packed weights (conv_loops.h).
+constexpr int64_t kLaidBytes = 256 << 10;
+// A chunk has at least as many pixels where there are so many: the last column panel of each is only partly filled.
+constexpr int64_t kChunkPixels = 12 * kPanel;
 
 struct PlaneSteps {
   int64_t image, channel;  // elements between images, between channels
   int64_t pitch;           // between input rows
   int64_t phase;           // between columns of remainder s and s + 1 (column stride above 1)
   int64_t down;            // between output rows
-  int64_t line;            // output pixels that are neighbours in memory: a row, or all of them
+  int64_t line;            // output pixels that are neighbours in memory: a row, or all of the chunk's
 };
 
+// Output rows [row, row + rows) of images [image, image + images); all rows where there are several images.
+struct Chunk {
+  int64_t image, images, row, rows;
+};
+
+// What a convolution's planes and taps are for all of its chunks.
+struct Patches {
+  ConvShape shape;
+  int64_t pixels, taps_count;  // of an image's output; of a group's kernel
+  bool in_place;               // the input serves as it is
+  int64_t laid_h, laid_w;      // what the taps of a chunk's pixels span
+  int64_t chunk_images, chunk_rows, chunks_an_image, chunks;
+  PlaneSteps step;
+  const int64_t* taps;
+  int64_t highest_tap;
+
+  Chunk chunk(int64_t i) const {
+    if (chunk_images > 1) return {i * chunk_images, min_of(chunk_images, shape.images - i * chunk_images), 0, shape.out_h};
+    const int64_t part = i % chunks_an_image, row = part * shape.out_h / chunks_an_image;
+    return {i / chunks_an_image, 1, row, (part + 1) * shape.out_h / chunks_an_image - row};
+  }
+};
+
+// A chunk's planes.
 template <class In>
 struct Planes {
   const In* x;
   int64_t elements;  // that may be read from x on
-  PlaneSteps step;
+  int64_t channel0;  // the first channel that is there
+  int64_t pixels;    // of one image
+
+  // Where the channels of a group begin, and how many elements may be read beyond its largest tap.
+  int64_t offset(const Patches& p, int64_t group) const { return (group * p.shape.channels - channel0) * p.step.channel; }
+  int64_t room(const Patches& p, int64_t group) const { return elements - offset(p, group) - p.highest_tap; }
 };
 
-struct ConvSizes {
-  int64_t pixels, taps;   // of an image's output; of a group's kernel
-  int64_t laid_h, laid_w;  // what the taps of all pixels span
-  bool in_place;           // the input serves as it is
-};
+static int64_t span(int64_t out, int64_t stride, int64_t kernel, int64_t dilation) { return (out - 1) * stride + (kernel - 1) * dilation + 1; }
 
-static ConvSizes sizes_of(const ConvShape& s) {
-  ConvSizes z;
-  z.pixels = s.out_h * s.out_w;
-  z.taps = s.channels * s.kernel_h * s.kernel_w;
-  z.laid_h = (s.out_h - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1;
-  z.laid_w = (s.out_w - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w + 1;
-  z.in_place = s.pad_h == 0 && s.pad_w == 0 && s.up_h == 1 && s.up_w == 1 && s.stride_w == 1 && z.laid_h <= s.in_h && z.laid_w <= s.in_w;
-  return z;
-}
-
-static PlaneSteps steps_of(const ConvShape& s, const ConvSizes& z) {
-  PlaneSteps step;
-  const int64_t channels = s.groups * s.channels;
-  step.phase = z.in_place ? 0 : ceil_div(z.laid_w, s.stride_w);
-  step.pitch = z.in_place ? s.in_w : step.phase * s.stride_w;
-  step.channel = (z.in_place ? s.in_h : z.laid_h) * step.pitch;
-  step.image = channels * step.channel;
-  step.down = s.stride_h * step.pitch;
-  step.line = step.down == s.out_w ? z.pixels : s.out_w;
-  return step;
-}
-
-// One channel of the input, laid at `to`.
-template <class In>
-static void lay_plane(const ConvShape& s, const ConvSizes& z, const PlaneSteps& step, const In* from, In* to) {
-  memset(to, 0, static_cast<size_t>(step.channel) * sizeof(In));
-  // Input rows and columns whose place lies inside: pad + i * up in [0, laid)
-  const auto first = [](int64_t pad, int64_t up) { return pad >= 0 ? 0 : ceil_div(-pad, up); };
-  const auto end = [](int64_t pad, int64_t up, int64_t laid, int64_t size) { return min_of(size, pad < laid ? ceil_div(laid - pad, up) : 0); };
-  const int64_t x0 = first(s.pad_w, s.up_w), x1 = end(s.pad_w, s.up_w, z.laid_w, s.in_w);
-  const int64_t y0 = first(s.pad_h, s.up_h), y1 = end(s.pad_h, s.up_h, z.laid_h, s.in_h);
-  if (x0 >= x1) return;
-  for (int64_t y = y0; y < y1; y++) {
-    const In* row = from + y * s.in_w;
-    In* out = to + (s.pad_h + y * s.up_h) * step.pitch;
-    if (s.stride_w == 1 && s.up_w == 1) {
-      memcpy(out + s.pad_w + x0, row + x0, static_cast<size_t>(x1 - x0) * sizeof(In));
-      continue;
-    }
-    // The first stride_w input columns begin in phases of their own; each goes on in steps of stride_w input columns.
-    for (int64_t start = x0; start < min_of(x1, x0 + s.stride_w); start++) {
-      const int64_t column = s.pad_w + start * s.up_w;
-      In* at = out + column % s.stride_w * step.phase + column / s.stride_w;
-      for (int64_t x = start; x < x1; x += s.stride_w, at += s.up_w) *at = row[x];
-    }
+// Whole images while they are small, else rows of one: about kLaidBytes, at least kChunkPixels, and `tasks` chunks if
+// that leaves them large enough.
+static void cut_into_chunks(Patches& p, int64_t element_bytes, int64_t tasks) {
+  const ConvShape& s = p.shape;
+  const int64_t row_bytes = max_of(1, s.groups * s.channels * p.laid_w * element_bytes);
+  const int64_t image_bytes = row_bytes * span(s.out_h, s.stride_h, s.kernel_h, s.dilation_h);
+  const int64_t least_images = ceil_div(kChunkPixels, p.pixels);
+  p.chunk_images = min_of(max_of(kLaidBytes / image_bytes, least_images), ceil_div(s.images, tasks));
+  p.chunk_images = max_of(p.chunk_images, 1);
+  p.chunks_an_image = 1;
+  if (p.chunk_images == 1) {
+    const int64_t halo = (s.kernel_h - 1) * s.dilation_h;
+    const int64_t least_rows = min_of(s.out_h, ceil_div(kChunkPixels, s.out_w));
+    const int64_t rows = max_of(least_rows, (kLaidBytes / row_bytes - halo) / s.stride_h);
+    p.chunks_an_image = max_of(1, s.out_h / max_of(rows, 1));
+    const int64_t wanted = ceil_div(tasks, s.images);  // images too few for the threads
+    if (p.chunks_an_image < wanted) p.chunks_an_image = max_of(p.chunks_an_image, min_of(wanted, s.out_h / least_rows));
   }
+  p.chunk_rows = ceil_div(s.out_h, p.chunks_an_image);
+  p.chunks = p.chunk_images > 1 ? ceil_div(s.images, p.chunk_images) : s.images * p.chunks_an_image;
 }
 
-// The planes of images [image, image + images); false when memory is exhausted. Valid until the next call.
-template <class In>
-static bool lay_planes(const ConvShape& s, const ConvSizes& z, const In* x, int64_t image, int64_t images, Planes<In>& planes) {
-  planes.step = steps_of(s, z);
-  const int64_t channels = s.groups * s.channels, in_plane = s.in_h * s.in_w;
-  x += image * channels * in_plane;
-  planes.x = x;
-  planes.elements = images * planes.step.image;
-  if (z.in_place) return true;
-  planes.elements += W;  // pieces are read in whole vectors
-  In* laid = static_cast<In*>(scratch(Scratch::planes, static_cast<size_t>(planes.elements) * sizeof(In)));
-  if (!laid) return false;
-  memset(laid + images * planes.step.image, 0, W * sizeof(In));
-  planes.x = laid;
-  constexpr int64_t kElementsATask = 1 << 14;
-  const int64_t planes_a_task = max_of(1, kElementsATask / planes.step.channel);
-  parallel_if(planes.elements > 4 * kElementsATask, ceil_div(images * channels, planes_a_task), [&](int64_t task) {
-    for (int64_t i = task * planes_a_task; i < min_of((task + 1) * planes_a_task, images * channels); i++)
-      lay_plane(s, z, planes.step, x + i * in_plane, laid + i * planes.step.channel);
-  });
-  return true;
-}
-
-// Images that are worked on together.
-static int64_t images_at_once(const ConvShape& s, const ConvSizes& z, int64_t element_bytes) {
-  if (z.in_place) return s.images;
-  return min_of(s.images, max_of(1, kLaidBytes / max_of(1, steps_of(s, z).image * element_bytes)));
-}
-
-// tap(p) of all taps of a group.
-static void find_taps(const ConvShape& s, const PlaneSteps& step, int64_t* taps) {
+// False when memory is exhausted. The taps are in the calling thread's scratch. There are pixels and images.
+static bool describe_patches(const ConvShape& s, int64_t element_bytes, int64_t tasks, Patches& p) {
+  p.shape = s;
+  p.pixels = s.out_h * s.out_w;
+  p.taps_count = s.channels * s.kernel_h * s.kernel_w;
+  p.laid_w = span(s.out_w, s.stride_w, s.kernel_w, s.dilation_w);
+  const int64_t all_rows = span(s.out_h, s.stride_h, s.kernel_h, s.dilation_h);
+  p.in_place = s.pad_h == 0 && s.pad_w == 0 && s.up_h == 1 && s.up_w == 1 && s.stride_w == 1 && all_rows <= s.in_h && p.laid_w <= s.in_w;
+  cut_into_chunks(p, element_bytes, tasks);
+  p.laid_h = span(p.chunk_rows, s.stride_h, s.kernel_h, s.dilation_h);
+  PlaneSteps& step = p.step;
+  step.phase = p.in_place ? 0 : ceil_div(p.laid_w, s.stride_w);
+  step.pitch = p.in_place ? s.in_w : step.phase * s.stride_w;
+  step.channel = (p.in_place ? s.in_h : p.laid_h) * step.pitch;
+  step.image = s.groups * s.channels * step.channel;
+  step.down = s.stride_h * step.pitch;
+  step.line = step.down == s.out_w ? p.pixels : s.out_w;
+  int64_t* taps = static_cast<int64_t*>(scratch(Scratch::taps, static_cast<size_t>(p.taps_count + 1) * sizeof(int64_t)));
+  if (!taps) return false;
+  p.taps = taps;
+  p.highest_tap = 0;
   for (int64_t c = 0; c < s.channels; c++) {
     for (int64_t r = 0; r < s.kernel_h; r++) {
       for (int64_t q = 0; q < s.kernel_w; q++) {
         const int64_t column = q * s.dilation_w;
-        *taps++ = c * step.channel + r * s.dilation_h * step.pitch + column % s.stride_w * step.phase + column / s.stride_w;
+        *taps = c * step.channel + r * s.dilation_h * step.pitch + column % s.stride_w * step.phase + column / s.stride_w;
+        p.highest_tap = max_of(p.highest_tap, *taps++);
       }
     }
   }
+  return true;
+}
+
+// Output rows [row, row + rows) of one channel of the input, laid at `to`.
+template <class In>
+static void lay_plane(const Patches& p, int64_t row, int64_t rows, const In* from, In* to) {
+  const ConvShape& s = p.shape;
+  const PlaneSteps& step = p.step;
+  const int64_t pad_h = s.pad_h - row * s.stride_h, laid_h = span(rows, s.stride_h, s.kernel_h, s.dilation_h);
+  // Input rows and columns whose place lies inside: pad + i * up in [0, laid)
+  const auto first = [](int64_t pad, int64_t up) { return pad >= 0 ? 0 : ceil_div(-pad, up); };
+  const auto end = [](int64_t pad, int64_t up, int64_t laid, int64_t size) { return min_of(size, pad < laid ? ceil_div(laid - pad, up) : 0); };
+  const int64_t x0 = first(s.pad_w, s.up_w), x1 = end(s.pad_w, s.up_w, p.laid_w, s.in_w);
+  const int64_t y0 = first(pad_h, s.up_h), y1 = end(pad_h, s.up_h, laid_h, s.in_h);
+  const auto zero = [&](int64_t begin, int64_t stop) { memset(to + begin, 0, static_cast<size_t>(stop - begin) * sizeof(In)); };
+  if (x0 >= x1 || y0 >= y1) return zero(0, laid_h * step.pitch);
+  if (s.stride_w == 1 && s.up_w == 1 && s.up_h == 1) {
+    // One pass: what lies between two rows' copies is zero.
+    const int64_t width = x1 - x0, left = s.pad_w + x0;
+    int64_t zeros = 0;
+    for (int64_t y = y0; y < y1; y++) {
+      const int64_t at = (pad_h + y) * step.pitch + left;
+      for (; zeros < at; zeros++) to[zeros] = In{};
+      memcpy(to + at, from + y * s.in_w + x0, static_cast<size_t>(width) * sizeof(In));
+      zeros = at + width;
+    }
+    return zero(zeros, laid_h * step.pitch);
+  }
+  zero(0, laid_h * step.pitch);
+  for (int64_t y = y0; y < y1; y++) {
+    const In* line = from + y * s.in_w;
+    In* out = to + (pad_h + y * s.up_h) * step.pitch;
+    // The first stride_w input columns begin in phases of their own; each goes on in steps of stride_w input columns.
+    for (int64_t start = x0; start < min_of(x1, x0 + s.stride_w); start++) {
+      const int64_t column = s.pad_w + start * s.up_w;
+      In* at = out + column % s.stride_w * step.phase + column / s.stride_w;
+      for (int64_t x = start; x < x1; x += s.stride_w, at += s.up_w) *at = line[x];
+    }
+  }
+}
+
+// Channels [channel0, channel0 + channels) of a chunk, in the calling thread's scratch until the next call; false when memory is
+// exhausted.
+template <class In>
+static bool lay_chunk(const Patches& p, const void* input, const Chunk& chunk, int64_t channel0, int64_t channels, Planes<In>& planes) {
+  const ConvShape& s = p.shape;
+  const int64_t all = s.groups * s.channels, in_plane = s.in_h * s.in_w;
+  const In* x = static_cast<const In*>(input) + chunk.image * all * in_plane;
+  planes.pixels = chunk.rows * s.out_w;
+  if (p.in_place) {
+    planes.channel0 = 0;
+    planes.x = x + chunk.row * p.step.down;
+    planes.elements = chunk.images * p.step.image - chunk.row * p.step.down;
+    return true;
+  }
+  planes.channel0 = channel0;
+  planes.elements = (chunk.images - 1) * p.step.image + channels * p.step.channel + W;  // pieces are read in whole vectors
+  In* laid = static_cast<In*>(scratch(Scratch::planes, static_cast<size_t>(planes.elements) * sizeof(In)));
+  if (!laid) return false;
+  memset(laid + planes.elements - W, 0, W * sizeof(In));
+  planes.x = laid;
+  for (int64_t image = 0; image < chunk.images; image++)
+    for (int64_t c = 0; c < channels; c++)
+      lay_plane(p, chunk.row, chunk.rows, x + (image * all + channel0 + c) * in_plane, laid + image * p.step.image + c * p.step.channel);
+  return true;
 }
 
 // At most W output pixels that are neighbours in the planes.
@@ -129,18 +189,19 @@ struct Piece {
   int32_t lanes;
 };
 
-// Cuts pixels [begin, end) of the images into pieces; answers their number.
-static int cut_pixels(const PlaneSteps& step, int64_t out_w, int64_t pixels, int64_t begin, int64_t end, Piece* pieces) {
+// Cuts pixels [begin, end) of a chunk, whose images have `pixels` each, into pieces; answers their number.
+static int cut_pixels(const Patches& p, int64_t pixels, int64_t begin, int64_t end, Piece* pieces) {
+  const PlaneSteps& step = p.step;
+  const int64_t line = min_of(step.line, pixels), down = step.line == p.shape.out_w ? step.down : 0;
   int count = 0;
-  int64_t image = begin / pixels, pixel = begin % pixels;
-  int64_t row = pixel / step.line, column = pixel % step.line;
-  const int64_t lines = pixels / step.line, down = step.line == out_w ? step.down : 0;
+  int64_t image = begin / pixels, row = begin % pixels / line, column = begin % pixels % line;
+  const int64_t lines = pixels / line;
   for (int64_t at = begin; at < end;) {
-    const int64_t lanes = min_of(min_of(step.line - column, end - at), W);
+    const int64_t lanes = min_of(min_of(line - column, end - at), W);
     pieces[count++] = {image * step.image + row * down + column, static_cast<int32_t>(at - begin), static_cast<int32_t>(lanes)};
     at += lanes;
     column += lanes;
-    if (column == step.line) {
+    if (column == line) {
       column = 0;
       if (++row == lines) {
         row = 0;
