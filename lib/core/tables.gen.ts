@@ -180,6 +180,28 @@ export interface Ops<V> {
     bias: V | null,
     activation: number,
   ): void
+  qconv2d(
+    out: V,
+    x: V,
+    quantize: number,
+    xScale: V | null,
+    xZero: V | null,
+    packed: V,
+    wScale: V | null,
+    wZero: V | null,
+    outScale: V | null,
+    outZero: V | null,
+    bias: V | null,
+    activation: number,
+    kernelH: number,
+    kernelW: number,
+    strideH: number,
+    strideW: number,
+    padH: number,
+    padW: number,
+    dilationH: number,
+    dilationW: number,
+  ): void
   wpack(
     packed: V,
     codes: V,
@@ -315,6 +337,7 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   unpackInt4: 'vv',
   qpack: 'vv',
   qmatmul: 'vviooovoooooi',
+  qconv2d: 'vvioovoooooiiiiiiiii',
   wpack: 'vvvoiiii',
   wmatmul: 'vvvoiiiii',
   sppack: 'vvvviii',
@@ -323,4 +346,4 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = '0c2bc1ba0f2172a3'
+export const fingerprint = 'a7306ceb791f3115'

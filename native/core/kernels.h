@@ -126,6 +126,32 @@ struct QMatmulCell {
   bool (*run)(const QMatmulProblem& problem);
 };
 
+// Convolution of bytes; groups is 1, up and pads as in QMatmulProblem and ConvShape (up 1, pads not negative).
+struct QConvProblem {
+  ConvShape shape;
+  const void* x;  // float, int8 or uint8 [images, channels, in_h, in_w], contiguous
+  DType x_type;
+  Quantize quantize;  // not per_row
+  const float* x_scale;  // one value; null for an int32 result, and with per_tensor
+  const int32_t* x_zero;
+  const void* packed;  // of the weights as a [kernel_h * kernel_w * channels, out_channels] matrix
+  const float* w_scale;
+  int64_t w_scale_step;
+  const int32_t* w_zero;
+  int64_t w_zero_step;
+  void* out;  // [images, out_channels, out_h, out_w], contiguous
+  DType out_type;
+  const float* out_scale;
+  const int32_t* out_zero;
+  const float* bias;
+  Activation activation;
+};
+
+struct QConvCell {
+  const char* name;
+  bool (*run)(const QConvProblem& problem);
+};
+
 // ---- weight-only matmul: C[m, n] = activation(A W^T + bias), W [n, k] of 4 or 8 bits a weight, (code - zero) * scale with a
 // scale (and zero point) for every `group` neighbours along k.
 struct WeightFormat {
@@ -306,6 +332,7 @@ struct Kernels {
   MatmulCell matmul[kDTypes];
   ConvCell conv2d[kDTypes];
   QMatmulCell qmatmul;
+  QConvCell qconv2d;
   WMatmulCell wmatmul;
   SparseCell<SparseProblem> spmatmul[kForms][3];  // dtype of W: float32, float16, bfloat16
   SparseCell<SparseBytesProblem> spqmatmul[kByteForms];

@@ -86,7 +86,7 @@ static void pack_direct(const ConvProblem& c, int64_t taps, float* out) {
 
 // All groups of a chunk.
 template <class In>
-static void direct_chunk(const ConvProblem& c, const Patches& p, const Planes<In>& planes, const Chunk& chunk, const float* weights) {
+static void direct_chunk(const ConvProblem& c, const Patches& p, const Planes<In>& planes, const PixelChunk& chunk, const float* weights) {
   const ConvShape& s = p.shape;
   const int64_t rows = s.out_channels;
   DirectTask<In> task;

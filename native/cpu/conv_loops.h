@@ -70,7 +70,7 @@ static void gather_panel(const ConvProduct<T>& x, const Planes<typename T::In>& 
 
 // The sums of rows [row, row + rows) and columns [col, col + cols) go where their pixels are: a row is an output channel.
 template <class T>
-static void place_sums(const ConvProduct<T>& x, const Chunk& chunk, int64_t group, const float* sums, int64_t sums_row, int64_t row,
+static void place_sums(const ConvProduct<T>& x, const PixelChunk& chunk, int64_t group, const float* sums, int64_t sums_row, int64_t row,
                        int64_t rows, int64_t col, int64_t cols) {
   const ConvProblem& c = *x.problem;
   const int64_t all = x.patches->pixels, pixels = chunk.rows * c.shape.out_w;
@@ -93,7 +93,7 @@ static void place_sums(const ConvProduct<T>& x, const Chunk& chunk, int64_t grou
 
 // A chunk's pixels for one group. False when memory is exhausted.
 template <class T>
-static bool conv_chunk(const ConvProduct<T>& x, const Planes<typename T::In>& planes, const Chunk& chunk, int64_t group) {
+static bool conv_chunk(const ConvProduct<T>& x, const Planes<typename T::In>& planes, const PixelChunk& chunk, int64_t group) {
   using Tile = ConvTile<T>;
   using Unit = typename Tile::Unit;
   const int64_t n = chunk.images * planes.pixels, col_panels = ceil_div(n, kPanel);
@@ -186,7 +186,7 @@ static bool run_conv(const ConvProblem& conv) {
   x.patches = &p;
   int32_t failed = 0;
   const auto run = [&](int64_t i) {
-    const Chunk chunk = p.chunk(i);
+    const PixelChunk chunk = p.chunk(i);
     Planes<In> planes;
     if (!lay_chunk(p, conv.x, chunk, 0, s.groups * s.channels, planes)) return false;
     if (direct) {

@@ -5,17 +5,12 @@
 // stride above 1 with the columns of equal remainder side by side. Neighbouring pixels of a line are then neighbours in
 // memory for every tap, and nothing asks where the edges are. Without padding and strides the input serves as it is.
 //
-// Planes are laid for a chunk at a time, some output rows of one image or some whole images, which stays in L2 between being
-// laid and being read: each element is read once for every tap of its channel.
+// Planes are laid for a chunk at a time (conv_chunks.h), which stays in L2 between being laid and being read: each element is
+// read once for every tap of its channel.
 #pragma once
-#include "matmul_pack.h"
+#include "conv_chunks.h"
 
 namespace kerf::KERF_TARGET {
-
-// Laid planes of a chunk. Beside them L2 holds packed weights (conv_loops.h).
-constexpr int64_t kLaidBytes = 256 << 10;
-// A chunk has at least as many pixels where there are so many: the last column panel of each is only partly filled.
-constexpr int64_t kChunkPixels = 12 * kPanel;
 
 struct PlaneSteps {
   int64_t image, channel;  // elements between images, between channels
@@ -25,27 +20,14 @@ struct PlaneSteps {
   int64_t line;            // output pixels that are neighbours in memory: a row, or all of the chunk's
 };
 
-// Output rows [row, row + rows) of images [image, image + images); all rows where there are several images.
-struct Chunk {
-  int64_t image, images, row, rows;
-};
-
 // What a convolution's planes and taps are for all of its chunks.
-struct Patches {
-  ConvShape shape;
-  int64_t pixels, taps_count;  // of an image's output; of a group's kernel
-  bool in_place;               // the input serves as it is
-  int64_t laid_h, laid_w;      // what the taps of a chunk's pixels span
-  int64_t chunk_images, chunk_rows, chunks_an_image, chunks;
+struct Patches : ConvChunks {
+  int64_t taps_count;  // of a group's kernel
+  bool in_place;       // the input serves as it is
+  int64_t laid_h;      // input rows that the taps of a chunk's pixels span
   PlaneSteps step;
   const int64_t* taps;
   int64_t highest_tap;
-
-  Chunk chunk(int64_t i) const {
-    if (chunk_images > 1) return {i * chunk_images, min_of(chunk_images, shape.images - i * chunk_images), 0, shape.out_h};
-    const int64_t part = i % chunks_an_image, row = part * shape.out_h / chunks_an_image;
-    return {i / chunks_an_image, 1, row, (part + 1) * shape.out_h / chunks_an_image - row};
-  }
 };
 
 // A chunk's planes.
@@ -61,39 +43,12 @@ struct Planes {
   int64_t room(const Patches& p, int64_t group) const { return elements - offset(p, group) - p.highest_tap; }
 };
 
-static int64_t span(int64_t out, int64_t stride, int64_t kernel, int64_t dilation) { return (out - 1) * stride + (kernel - 1) * dilation + 1; }
-
-// Whole images while they are small, else rows of one: about kLaidBytes, at least kChunkPixels, and `tasks` chunks if
-// that leaves them large enough.
-static void cut_into_chunks(Patches& p, int64_t element_bytes, int64_t tasks) {
-  const ConvShape& s = p.shape;
-  const int64_t row_bytes = max_of(1, s.groups * s.channels * p.laid_w * element_bytes);
-  const int64_t image_bytes = row_bytes * span(s.out_h, s.stride_h, s.kernel_h, s.dilation_h);
-  const int64_t least_images = ceil_div(kChunkPixels, p.pixels);
-  p.chunk_images = min_of(max_of(kLaidBytes / image_bytes, least_images), ceil_div(s.images, tasks));
-  p.chunk_images = max_of(p.chunk_images, 1);
-  p.chunks_an_image = 1;
-  if (p.chunk_images == 1) {
-    const int64_t halo = (s.kernel_h - 1) * s.dilation_h;
-    const int64_t least_rows = min_of(s.out_h, ceil_div(kChunkPixels, s.out_w));
-    const int64_t rows = max_of(least_rows, (kLaidBytes / row_bytes - halo) / s.stride_h);
-    p.chunks_an_image = max_of(1, s.out_h / max_of(rows, 1));
-    const int64_t wanted = ceil_div(tasks, s.images);  // images too few for the threads
-    if (p.chunks_an_image < wanted) p.chunks_an_image = max_of(p.chunks_an_image, min_of(wanted, s.out_h / least_rows));
-  }
-  p.chunk_rows = ceil_div(s.out_h, p.chunks_an_image);
-  p.chunks = p.chunk_images > 1 ? ceil_div(s.images, p.chunk_images) : s.images * p.chunks_an_image;
-}
-
 // False when memory is exhausted. The taps are in the calling thread's scratch. There are pixels and images.
 static bool describe_patches(const ConvShape& s, int64_t element_bytes, int64_t tasks, Patches& p) {
-  p.shape = s;
-  p.pixels = s.out_h * s.out_w;
+  cut_into_chunks(p, s, element_bytes, tasks);
   p.taps_count = s.channels * s.kernel_h * s.kernel_w;
-  p.laid_w = span(s.out_w, s.stride_w, s.kernel_w, s.dilation_w);
   const int64_t all_rows = span(s.out_h, s.stride_h, s.kernel_h, s.dilation_h);
   p.in_place = s.pad_h == 0 && s.pad_w == 0 && s.up_h == 1 && s.up_w == 1 && s.stride_w == 1 && all_rows <= s.in_h && p.laid_w <= s.in_w;
-  cut_into_chunks(p, element_bytes, tasks);
   p.laid_h = span(p.chunk_rows, s.stride_h, s.kernel_h, s.dilation_h);
   PlaneSteps& step = p.step;
   step.phase = p.in_place ? 0 : ceil_div(p.laid_w, s.stride_w);
@@ -159,7 +114,7 @@ static void lay_plane(const Patches& p, int64_t row, int64_t rows, const In* fro
 // Channels [channel0, channel0 + channels) of a chunk, in the calling thread's scratch until the next call; false when memory is
 // exhausted.
 template <class In>
-static bool lay_chunk(const Patches& p, const void* input, const Chunk& chunk, int64_t channel0, int64_t channels, Planes<In>& planes) {
+static bool lay_chunk(const Patches& p, const void* input, const PixelChunk& chunk, int64_t channel0, int64_t channels, Planes<In>& planes) {
   const ConvShape& s = p.shape;
   const int64_t all = s.groups * s.channels, in_plane = s.in_h * s.in_w;
   const In* x = static_cast<const In*>(input) + chunk.image * all * in_plane;

@@ -42,7 +42,7 @@ static void gather_taps(const WeightGradProduct<T>& x, const Planes<typename T::
 
 // Adds a chunk's sums to a group's [m, n], or starts from 0; column panels [col0, col1). False when memory is exhausted.
 template <class T>
-static bool weight_grad_chunk(const WeightGradProduct<T>& x, const Planes<typename T::In>& planes, const Chunk& chunk, int64_t group,
+static bool weight_grad_chunk(const WeightGradProduct<T>& x, const Planes<typename T::In>& planes, const PixelChunk& chunk, int64_t group,
                               float* sums, bool accumulate, int64_t col0, int64_t col1) {
   using Unit = typename T::Unit;
   auto* a = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(x.m * units_of<T>(kPixelSlice) * T::kSub) * sizeof(float)));
@@ -100,7 +100,7 @@ static bool weight_grad_chunks(const WeightGradProduct<T>& x, float* sums, int64
   const int64_t channel0 = s.groups == 1 ? col0 * kPanel / taps : 0;
   const int64_t channels = s.groups == 1 ? ceil_div(min_of(col1 * kPanel, x.n), taps) - channel0 : s.groups * s.channels;
   for (int64_t i = begin; i < end; i++) {
-    const Chunk chunk = p.chunk(i);
+    const PixelChunk chunk = p.chunk(i);
     Planes<In> planes;
     if (!lay_chunk(p, x.problem->x, chunk, channel0, channels, planes)) return false;
     for (int64_t group = 0; group < s.groups; group++)

@@ -17,6 +17,7 @@ struct Blocks {
 
 }  // namespace kerf::KERF_TARGET
 
+#include "../qconv_loops.h"
 #include "../wmatmul_loops.h"
 
 namespace kerf::KERF_TARGET {
@@ -28,6 +29,7 @@ struct WeightBlocks {
 
 void install_qmatmul(Kernels& row) {
   row.qmatmul = qmatmul_cell<MatmulPairs>("qmatmul_i8_6x16@" KERF_TARGET_NAME);
+  row.qconv2d = qconv_cell<MatmulPairs>("qconv2d_i8_6x16@" KERF_TARGET_NAME);
   row.wmatmul = wmatmul_cell<PairsDot, WeightBlocks>("wmatmul_4x16@" KERF_TARGET_NAME);
   install_quantize_cells(row);
 }

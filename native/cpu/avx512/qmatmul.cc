@@ -16,6 +16,7 @@ struct Blocks {
 
 }  // namespace kerf::KERF_TARGET
 
+#include "../qconv_loops.h"
 #include "../wmatmul_loops.h"
 
 namespace kerf::KERF_TARGET {
@@ -27,6 +28,7 @@ struct WeightBlocks {
 
 void install_qmatmul(Kernels& row) {
   row.qmatmul = qmatmul_cell<MatmulPairs>("qmatmul_i8_13x32@" KERF_TARGET_NAME);
+  row.qconv2d = qconv_cell<MatmulPairs>("qconv2d_i8_13x32@" KERF_TARGET_NAME);
   row.wmatmul = wmatmul_cell<PairsDot, WeightBlocks>("wmatmul_11x32@" KERF_TARGET_NAME);
   install_quantize_cells(row);
 }

@@ -18,6 +18,7 @@ KERF_INLINE vi dot_bytes(vi acc, vi a, vi b) { return _mm512_dpbusd_epi32(acc, a
 
 }  // namespace kerf::KERF_TARGET
 
+#include "../qconv_loops.h"
 #include "../qmatmul_dot.h"
 #include "spqmatmul_tables.h"
 
@@ -30,6 +31,7 @@ struct WeightBlocks {
 
 void install_qmatmul(Kernels& row) {
   row.qmatmul = qmatmul_cell<MatmulQuads>("qmatmul_i8_14x32@" KERF_TARGET_NAME);
+  row.qconv2d = qconv_cell<MatmulQuads>("qconv2d_i8_14x32@" KERF_TARGET_NAME);
   row.wmatmul = wmatmul_cell<QuadsDot, WeightBlocks>("wmatmul_7x32@" KERF_TARGET_NAME);
   row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfDots>("spqmatmul_panels@" KERF_TARGET_NAME);
   row.spqmatmul[kByteFormTables] = byte_tables_cell("spqmatmul_tables@" KERF_TARGET_NAME);

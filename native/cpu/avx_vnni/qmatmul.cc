@@ -18,6 +18,7 @@ KERF_INLINE vi dot_bytes(vi acc, vi a, vi b) { return _mm256_dpbusd_avx_epi32(ac
 
 }  // namespace kerf::KERF_TARGET
 
+#include "../qconv_loops.h"
 #include "../qmatmul_dot.h"
 
 namespace kerf::KERF_TARGET {
@@ -29,6 +30,7 @@ struct WeightBlocks {
 
 void install_qmatmul(Kernels& row) {
   row.qmatmul = qmatmul_cell<MatmulQuads>("qmatmul_i8_6x16@" KERF_TARGET_NAME);
+  row.qconv2d = qconv_cell<MatmulQuads>("qconv2d_i8_6x16@" KERF_TARGET_NAME);
   row.wmatmul = wmatmul_cell<QuadsDot, WeightBlocks>("wmatmul_3x16@" KERF_TARGET_NAME);
   row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfDots>("spqmatmul_panels@" KERF_TARGET_NAME);
 }
