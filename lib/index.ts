@@ -22,6 +22,7 @@ export * as io from './io'
 export * as nn from './nn'
 // ops
 export * from './ops/arithmetic'
+export { type BatchNormOptions, batchNorm } from './ops/batch-norm'
 export { clone, detach } from './ops/clone'
 export {
   arange,
@@ -53,7 +54,16 @@ export { cat, chunk, type PadOptions, pad, split, stack, tril, triu } from './op
 export * from './ops/loss'
 export { linear, type MatmulOptions, matmul, PackedMatrix, pack } from './ops/matmul'
 export { layerNorm, rmsNorm } from './ops/norm'
+export {
+  type AvgPool2dOptions,
+  adaptiveAvgPool2d,
+  avgPool2d,
+  type MaxPool2dOptions,
+  maxPool2d,
+  type Pair,
+} from './ops/pooling'
 export { max, mean, min, type ReduceOptions, sum } from './ops/reduce'
+export { type ResizeOptions, resize } from './ops/resize'
 export {
   contiguous,
   expand,

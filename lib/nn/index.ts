@@ -6,10 +6,12 @@ export {
   type MultiHeadAttentionOptions,
   scaledDotProductAttention,
 } from './attention'
+export { BatchNorm1d, BatchNorm2d, type BatchNormLayerOptions } from './batch-norm'
 export { ModuleList, Sequential } from './containers'
 export * as init from './init'
 export {
   Dropout,
+  Dropout2d,
   Embedding,
   type EmbeddingLayerOptions,
   LayerNorm,
@@ -22,3 +24,4 @@ export {
 export { Linear, type LinearOptions } from './linear'
 export { type AnyModule, type LoadResult, Module, type StateDict } from './module'
 export { Parameter } from './parameter'
+export { AdaptiveAvgPool2d, AvgPool2d, MaxPool2d } from './pooling'

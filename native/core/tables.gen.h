@@ -4,6 +4,6 @@
 namespace kerf {
 
 // Of the tables that this binary was built from; lib/core/tables.gen.ts carries the same.
-inline constexpr char kTables[] = "5ad13d4a611b940b";
+inline constexpr char kTables[] = "6e52a63a3c7824fe";
 
 }  // namespace kerf
