@@ -7,7 +7,7 @@ import { add } from '../ops/arithmetic'
 import { batchNorm } from '../ops/batch-norm'
 import { full } from '../ops/create'
 import { scope } from '../tensor/context'
-import { empty, type Tensor } from '../tensor/tensor'
+import { checkTensor, empty, type Tensor } from '../tensor/tensor'
 import { ones, zeros } from './init'
 import { Module } from './module'
 import { own, type Parameter } from './parameter'
@@ -93,7 +93,8 @@ export class BatchNorm1d extends BatchNorm {
     super('BatchNorm1d', numFeatures, options)
   }
 
-  protected override checkInput({ rank, shape }: Tensor): void {
+  protected override checkInput(input: Tensor): void {
+    const { rank, shape } = checkTensor('BatchNorm1d', 'input', input)
     if (rank !== 2 && rank !== 3)
       throw new ShapeError(`BatchNorm1d: input must be [n, channels] or [n, channels, length], got ${showShape(shape)}`)
   }
@@ -105,7 +106,8 @@ export class BatchNorm2d extends BatchNorm {
     super('BatchNorm2d', numFeatures, options)
   }
 
-  protected override checkInput({ rank, shape }: Tensor): void {
+  protected override checkInput(input: Tensor): void {
+    const { rank, shape } = checkTensor('BatchNorm2d', 'input', input)
     if (rank !== 4)
       throw new ShapeError(`BatchNorm2d: input must be [n, channels, height, width], got ${showShape(shape)}`)
   }

@@ -8,7 +8,7 @@ import { dropout } from '../ops/dropout'
 import { embedding } from '../ops/index'
 import { layerNorm, rmsNorm } from '../ops/norm'
 import { logSoftmax, softmax } from '../ops/softmax'
-import { empty, type Tensor } from '../tensor/tensor'
+import { checkTensor, empty, type Tensor } from '../tensor/tensor'
 import { normal, ones, zeros } from './init'
 import { Module } from './module'
 import { own, type Parameter } from './parameter'
@@ -159,11 +159,11 @@ export class Dropout extends Module {
 /** While training, sets whole channels of [n, channels, ...] to 0 with probability p and divides the others by 1 - p. */
 export class Dropout2d extends Dropout {
   override forward(input: Tensor): Tensor {
+    const { dtype, rank, shape } = checkTensor('Dropout2d', 'input', input)
+    if (rank < 2) throw new ShapeError(`Dropout2d: input must be [n, channels, ...], its shape is ${showShape(shape)}`)
     if (!this.training || this.p === 0) return input
-    if (input.rank < 2)
-      throw new ShapeError(`Dropout2d: input must be [n, channels, ...], its shape is ${showShape(input.shape)}`)
-    const ofChannels = input.shape.map((size, axis) => (axis < 2 ? size : 1))
-    return mul(input, dropout(full(ofChannels, 1, { dtype: input.dtype }), this.p))
+    const ofChannels = shape.map((size, axis) => (axis < 2 ? size : 1))
+    return mul(input, dropout(full(ofChannels, 1, { dtype }), this.p))
   }
 }
 

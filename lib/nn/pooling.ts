@@ -25,7 +25,7 @@ export class MaxPool2d extends Module {
 
   constructor(kernelSize: Pair, options: Omit<MaxPool2dOptions, 'kernelSize'> = {}) {
     super()
-    this.options = { ...options, kernelSize }
+    this.options = { kernelSize, ...options }
     checkWindow('MaxPool2d', this.options)
   }
 
@@ -44,7 +44,7 @@ export class AvgPool2d extends Module {
 
   constructor(kernelSize: Pair, options: Omit<AvgPool2dOptions, 'kernelSize'> = {}) {
     super()
-    this.options = { ...options, kernelSize }
+    this.options = { kernelSize, ...options }
     checkWindow('AvgPool2d', this.options)
   }
 
