@@ -4,6 +4,7 @@ import type { Adapters } from '../adapter'
 import { activations } from './activations'
 import { creation } from './create'
 import { elementwise } from './elementwise'
+import { images } from './images'
 import { indexing } from './indexing'
 import { losses } from './loss'
 import { products } from './matmul'
@@ -19,6 +20,7 @@ export const areas: readonly Adapters[] = [
   reductions,
   products,
   rows,
+  images,
   losses,
   shapes,
   indexing,
