@@ -32,6 +32,20 @@ struct Phases {
       for (int64_t i = 0; i < length; i++) at[r * length + i] = row[i * stride + r];
   }
 
+  // Back to a row of size() elements.
+  void gather(float* row) const {
+    if (stride == 2) {
+      const float *even = at, *odd = at + length;
+      for (int64_t i = 0; i < length; i++) {
+        row[2 * i] = even[i];
+        row[2 * i + 1] = odd[i];
+      }
+      return;
+    }
+    for (int64_t r = 0; r < stride; r++)
+      for (int64_t i = 0; i < length; i++) row[i * stride + r] = at[r * length + i];
+  }
+
   // Calls body(start of the neighbours that are tap k of the outputs) for every tap along the row.
   template <class Body>
   void taps(const PoolAxis& columns, Body body) const {
@@ -133,16 +147,20 @@ void max_pool(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t*
   }
 }
 
-// offsets: where each tap lies from the first one, in elements of the plane.
+// offsets: where each tap lies from the first one, in elements of the plane. Numbers that maxPool2d never wrote go nowhere.
 template <class T>
 void max_pool_grad(const PoolAxis& rows, const PoolAxis& columns, void* da, const void* grad, const int32_t* taps,
                    const int64_t* offsets, float* spare) {
   const T* g = static_cast<const T*>(grad);
-  PlaneSum<T> sum(da, spare, rows.in * columns.in);
+  int64_t size = rows.in * columns.in, area = rows.kernel * columns.kernel;
+  PlaneSum<T> sum(da, spare, size);
   for (int64_t o = 0; o < rows.out; o++) {
     int64_t start = (o * rows.stride - rows.pad) * columns.in - columns.pad;
-    for (int64_t i = 0; i < columns.out; i++, start += columns.stride)
-      if (taps[i] >= 0) sum.at[start + offsets[taps[i]]] += one(g[i]);
+    for (int64_t i = 0; i < columns.out; i++, start += columns.stride) {
+      if (taps[i] < 0 || taps[i] >= area) continue;
+      int64_t at = start + offsets[taps[i]];
+      if (at >= 0 && at < size) sum.at[at] += one(g[i]);
+    }
     g += columns.out;
     taps += columns.out;
   }
@@ -194,7 +212,12 @@ template <class T>
 void avg_pool_grad(const PoolAxis& rows, const PoolAxis& columns, void* da, const void* grad, float* spare) {
   const T* g = static_cast<const T*>(grad);
   T* d = static_cast<T*>(da);
-  float *windows = spare, *line = spare + columns.out;
+  Phases phases(columns, spare + columns.out);
+  bool strided = columns.regular && columns.stride > 1;
+  int64_t size = columns.regular ? phases.size() : columns.in;
+  float *windows = spare, *line = strided ? phases.at + size : phases.at;
+  // Columns behind the last window get nothing.
+  int64_t pad = columns.regular ? columns.pad : 0, wide = least(columns.in, size - pad);
   int64_t first = 0, end = 0;
   bool known = false;
   for (int64_t r = 0; r < rows.in; r++, d += columns.in) {
@@ -209,12 +232,23 @@ void avg_pool_grad(const PoolAxis& rows, const PoolAxis& columns, void* da, cons
           sum = add(sum, div(get(g + o * columns.out + i, lanes), mul(set1(rows.count[o]), get(columns.count + i, lanes))));
         put(windows + i, sum, lanes);
       });
-      for (int64_t c = 0; c < columns.in; c++) line[c] = 0;
-      for (int64_t i = 0; i < columns.out; i++)
-        for (int64_t c = columns.begin[i]; c < columns.end[i]; c++) line[c] += windows[i];
+      for (int64_t i = 0; i < size; i++) phases.at[i] = 0;
+      if (columns.regular) {
+        phases.taps(columns, [&](int64_t, int64_t start) {
+          float* to = phases.at + start;
+          for_vectors(columns.out, [&](int64_t i, auto lanes) {
+            put(to + i, add(get(to + i, lanes), get(windows + i, lanes)), lanes);
+          });
+        });
+        if (strided) phases.gather(line);
+      } else {
+        for (int64_t i = 0; i < columns.out; i++)
+          for (int64_t c = columns.begin[i]; c < columns.end[i]; c++) line[c] += windows[i];
+      }
       known = true;
     }
-    for_vectors(columns.in, [&](int64_t i, auto lanes) { put(d + i, get(line + i, lanes), lanes); });
+    for_vectors(wide, [&](int64_t i, auto lanes) { put(d + i, get(line + pad + i, lanes), lanes); });
+    for (int64_t i = wide; i < columns.in; i++) put_one(d + i, 0);
   }
 }
 

@@ -22,16 +22,21 @@ bool pools(const View& y, const View& x) {
   return is_planes(x) && is_planes(y) && x.dtype == y.dtype && x.shape[0] == y.shape[0];
 }
 
+// What a window may span and hold: tap numbers are exact in float32, and no product overflows.
+constexpr int64_t kMaxWindow = int64_t{1} << 24;
+
 bool fits(const Window& w, int64_t in, int64_t out) {
-  return in > 0 && out > 0 && w.kernel > 0 && w.stride > 0 && w.dilation > 0 && w.pad >= 0 && 2 * w.pad <= w.kernel &&
-         (out - 1) * w.stride < in + w.pad;
+  bool small = w.kernel <= kMaxWindow && w.stride <= kMaxWindow && w.dilation <= kMaxWindow &&
+               (w.kernel - 1) * w.dilation < kMaxWindow;
+  return small && in > 0 && out > 0 && w.kernel > 0 && w.stride > 0 && w.dilation > 0 && w.pad >= 0 &&
+         2 * w.pad <= w.kernel && (out - 1) * w.stride < in + w.pad;
 }
 
 PoolAxis axis_of(const Window& w, int64_t in, int64_t out) {
   return PoolAxis{in, out, w.kernel, out == 1 ? 1 : w.stride, w.pad, w.dilation, true, nullptr, nullptr, nullptr};
 }
 
-// Floats that a forward kernel needs: two rows of values, and two of tap numbers for the maximum.
+// Floats that a kernel needs: two rows of values, and two of tap numbers for the maximum.
 int64_t row_floats(const PoolAxis& columns) { return std::max(4 * (span(columns) + columns.stride), columns.in); }
 
 double plane_ns(const View& x, const View& y, double window) {
@@ -116,6 +121,7 @@ Status average(const char* op, Stream& stream, const View& out, const View& a, E
   REQUIRE(pools(out, a) && may_pool(ends, h, a.shape[1], out.shape[1]) && may_pool(ends, w, a.shape[2], out.shape[2]));
   AvgPoolCell cell = kernels().avg_pool[static_cast<int>(a.dtype)];
   if (!cell) return no_kernel(op, a.dtype);
+  if (count(a) == 0) return Status{};
   double ns = plane_ns(a, out, static_cast<double>(h.kernel + w.kernel));
   return stream.run(ns, [op, cell, out, a, ends, h, w, pads, ns] {
     Windows s{axis_of(h, a.shape[1], out.shape[1]), axis_of(w, a.shape[2], out.shape[2])};
@@ -132,11 +138,12 @@ Status average_grad(const char* op, Stream& stream, const View& da, const View& 
   REQUIRE(may_pool(ends, h, da.shape[1], grad.shape[1]) && may_pool(ends, w, da.shape[2], grad.shape[2]));
   AvgPoolGradCell cell = kernels().avg_pool_grad[static_cast<int>(da.dtype)];
   if (!cell) return no_kernel(op, da.dtype);
+  if (count(da) == 0) return Status{};
   double ns = plane_ns(da, grad, static_cast<double>(h.kernel * w.kernel));
   return stream.run(ns, [op, cell, da, grad, ends, h, w, pads, ns] {
     Windows s{axis_of(h, da.shape[1], grad.shape[1]), axis_of(w, da.shape[2], grad.shape[2])};
     if (!average_windows(s, ends, h, w, pads)) return Stream::fail(Code::out_of_memory, "%s: no memory for windows", op);
-    for_planes(op, ns, da, s.columns.in + s.columns.out, [&](int64_t plane, float* spare) {
+    for_planes(op, ns, da, row_floats(s.columns) + s.columns.out, [&](int64_t plane, float* spare) {
       cell(s.rows, s.columns, plane_of(da, plane), plane_of(grad, plane), spare);
     });
   });
@@ -150,6 +157,7 @@ Status maxPool2d(Stream& stream, View out, OptView taps, View a, i64 kernelH, i6
                  i64 padH, i64 padW, i64 dilationH, i64 dilationW) {
   Window h{kernelH, strideH, padH, dilationH}, w{kernelW, strideW, padW, dilationW};
   REQUIRE(pools(out, a) && fits(h, a.shape[1], out.shape[1]) && fits(w, a.shape[2], out.shape[2]));
+  REQUIRE(h.kernel * w.kernel <= kMaxWindow);
   REQUIRE(!present(taps) || (taps.dtype == DType::int32_ && same_shape(taps, out) && contiguous(taps)));
   const Kernels& k = kernels();
   int d = static_cast<int>(a.dtype);
@@ -168,6 +176,7 @@ Status maxPool2dGrad(Stream& stream, View da, View grad, View taps, i64 kernelH,
                      i64 padH, i64 padW, i64 dilationH, i64 dilationW) {
   Window h{kernelH, strideH, padH, dilationH}, w{kernelW, strideW, padW, dilationW};
   REQUIRE(pools(grad, da) && fits(h, da.shape[1], grad.shape[1]) && fits(w, da.shape[2], grad.shape[2]));
+  REQUIRE(h.kernel * w.kernel <= kMaxWindow);
   REQUIRE(taps.dtype == DType::int32_ && same_shape(taps, grad) && contiguous(taps));
   MaxPoolGradCell cell = kernels().max_pool_grad[static_cast<int>(da.dtype)];
   if (!cell) return no_kernel("maxPool2dGrad", da.dtype);
