@@ -168,6 +168,6 @@ t.test('docs/distill.md', (t) => {
 t.test('every page with examples is run here', (t) => {
   const pages = readdirSync(path.join(root, 'docs')).filter((file) => file.endsWith('.md'))
   const marked = pages.filter((file) => /<!-- example/.test(readFileSync(path.join(root, 'docs', file), 'utf8')))
-  t.same(marked, ['amp.md', 'distill.md', 'prune.md', 'quantize.md'])
+  t.same(marked, ['amp.md', 'distill.md', 'images.md', 'prune.md', 'quantize.md'])
   t.end()
 })

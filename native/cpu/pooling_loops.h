@@ -78,6 +78,13 @@ struct Inside {
 
 KERF_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+KERF_INLINE void put_i(int32_t* p, vi x, All) { store_i(p, x); }
+KERF_INLINE void put_i(int32_t* p, vi x, Some lanes) {
+  alignas(64) int32_t values[W];
+  store_i(values, x);
+  for (int64_t i = 0; i < lanes.n; i++) p[i] = values[i];
+}
+
 // The number of a tap that is not there: above any that is (2^24), and a float like those.
 constexpr float kNowhere = 0x1p25f;
 
@@ -137,9 +144,7 @@ void max_pool(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t*
       });
       put(y + i, best, lanes);
       if constexpr (Taps) {
-        alignas(64) int32_t numbers[W];
-        store_i(numbers, to_int(select(lt(where, set1(kNowhere)), where, set1(-1.0f))));
-        for (int64_t l = 0; l < lane_count(lanes); l++) taps[i + l] = numbers[l];
+        put_i(taps + i, to_int(select(lt(where, set1(kNowhere)), where, set1(-1.0f))), lanes);
       }
     });
     y += columns.out;
