@@ -11,6 +11,7 @@ export { type GradcheckOptions, gradcheck } from './autograd/gradcheck'
 // core
 export type { DType, FloatDType, IntDType, Promote } from './core/dtype'
 export * from './core/errors'
+export type { Pair } from './core/pair'
 export { manualSeed } from './core/rng'
 export type { Shape } from './core/shape'
 export * as data from './data'
@@ -22,6 +23,7 @@ export * as io from './io'
 export * as nn from './nn'
 // ops
 export * from './ops/arithmetic'
+export { type BatchNormOptions, batchNorm } from './ops/batch-norm'
 export { clone, detach } from './ops/clone'
 export {
   type Conv1dOptions,
@@ -30,7 +32,6 @@ export {
   conv1d,
   conv2d,
   convTranspose2d,
-  type Pair,
 } from './ops/conv'
 export {
   arange,
@@ -62,7 +63,16 @@ export { cat, chunk, type PadOptions, pad, split, stack, tril, triu } from './op
 export * from './ops/loss'
 export { linear, type MatmulOptions, matmul, PackedMatrix, pack } from './ops/matmul'
 export { layerNorm, rmsNorm } from './ops/norm'
+export {
+  type AvgPool2dOptions,
+  adaptiveAvgPool2d,
+  avgPool2d,
+  type MaxPool2dOptions,
+  maxPool2d,
+} from './ops/pooling'
+export { convInteger, type QuantizedConvOptions } from './ops/quantized-conv'
 export { max, mean, min, type ReduceOptions, sum } from './ops/reduce'
+export { type ResizeOptions, resize } from './ops/resize'
 export {
   contiguous,
   expand,

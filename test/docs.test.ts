@@ -133,6 +133,19 @@ t.test('docs/amp.md', (t) => {
   t.end()
 })
 
+t.test('docs/images.md', (t) => {
+  const { source, lines } = run(t, 'docs/images.md')
+  const promised = [...source.matchAll(/\.shape\) \/\/ \[(.*)\]/g)].map((match) => match[1])
+  t.equal(promised.length, 5)
+  t.same(
+    lines.slice(0, 5).map((line) => line.replace(/[[\] ]/g, '')),
+    promised.map((shape) => shape?.replace(/ /g, '')),
+  )
+  t.match(lines.join(' '), /'0\.runningMean',\s*'0\.runningVar',\s*'0\.numBatchesTracked'/)
+  t.equal(lines.at(-1), 'alone or in a batch true')
+  t.end()
+})
+
 t.test('docs/distill.md', (t) => {
   const { lines } = run(t, 'docs/distill.md')
   const number = (start: string) => Number(lines.find((line) => line.startsWith(`${start} `))?.slice(start.length))
@@ -155,6 +168,6 @@ t.test('docs/distill.md', (t) => {
 t.test('every page with examples is run here', (t) => {
   const pages = readdirSync(path.join(root, 'docs')).filter((file) => file.endsWith('.md'))
   const marked = pages.filter((file) => /<!-- example/.test(readFileSync(path.join(root, 'docs', file), 'utf8')))
-  t.same(marked, ['amp.md', 'distill.md', 'prune.md', 'quantize.md'])
+  t.same(marked, ['amp.md', 'distill.md', 'images.md', 'prune.md', 'quantize.md'])
   t.end()
 })

@@ -39,6 +39,17 @@ const table = kerf.randn([513, 64], { requiresGrad: true })
 kerf.embedding(labels, table).sum().backward()
 results.tableGradient = table.grad as kerf.Tensor
 
+const images = kerf.randn([4, 20, 33, 35], { requiresGrad: true })
+const pooled = kerf.maxPool2d(kerf.batchNorm(images, { training: true }), { kernelSize: 3, stride: 2, padding: 1 })
+const averaged = kerf.avgPool2d(kerf.resize(pooled, { scale: 2, mode: 'bilinear' }), { kernelSize: 3 })
+kerf.adaptiveAvgPool2d(averaged, [5, 4]).pow(2).sum().backward()
+results.images = averaged
+results.imagesGradient = images.grad as kerf.Tensor
+const rows = kerf.randn([600, 300], { requiresGrad: true })
+results.batchNorm = kerf.batchNorm(rows, { training: true })
+results.batchNorm.pow(3).sum().backward()
+results.rowsGradient = rows.grad as kerf.Tensor
+
 for (const [name, result] of Object.entries(results)) {
   console.log(
     name,

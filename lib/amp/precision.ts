@@ -24,6 +24,7 @@ export const float32Ops = [
   'logSoftmax',
   'layerNorm',
   'rmsNorm',
+  'batchNorm',
   'crossEntropy',
   'nllLoss',
   'mseLoss',

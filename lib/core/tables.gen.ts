@@ -93,6 +93,82 @@ export interface Ops<V> {
   rmsNormGrad(da: V, dweight: V | null, grad: V, a: V, rstd: V, weight: V | null): void
   crossEntropy(loss: V, logsum: V, logits: V, labels: V, ignoreIndex: number, smoothing: number): void
   crossEntropyGrad(dlogits: V, grad: V, logits: V, logsum: V, labels: V, ignoreIndex: number, smoothing: number): void
+  batchNorm(
+    out: V,
+    mean: V,
+    rstd: V,
+    a: V,
+    weight: V | null,
+    bias: V | null,
+    runningMean: V | null,
+    runningVar: V | null,
+    momentum: number,
+    eps: number,
+    training: number,
+  ): void
+  batchNormGrad(
+    da: V,
+    dweight: V | null,
+    dbias: V | null,
+    grad: V,
+    a: V,
+    mean: V,
+    rstd: V,
+    weight: V | null,
+    training: number,
+  ): void
+  maxPool2d(
+    out: V,
+    taps: V | null,
+    a: V,
+    kernelH: number,
+    kernelW: number,
+    strideH: number,
+    strideW: number,
+    padH: number,
+    padW: number,
+    dilationH: number,
+    dilationW: number,
+  ): void
+  maxPool2dGrad(
+    da: V,
+    grad: V,
+    taps: V,
+    kernelH: number,
+    kernelW: number,
+    strideH: number,
+    strideW: number,
+    padH: number,
+    padW: number,
+    dilationH: number,
+    dilationW: number,
+  ): void
+  avgPool2d(
+    out: V,
+    a: V,
+    kernelH: number,
+    kernelW: number,
+    strideH: number,
+    strideW: number,
+    padH: number,
+    padW: number,
+    countIncludePad: number,
+  ): void
+  avgPool2dGrad(
+    da: V,
+    grad: V,
+    kernelH: number,
+    kernelW: number,
+    strideH: number,
+    strideW: number,
+    padH: number,
+    padW: number,
+    countIncludePad: number,
+  ): void
+  adaptiveAvgPool2d(out: V, a: V): void
+  adaptiveAvgPool2dGrad(da: V, grad: V): void
+  resize(out: V, a: V, mode: number, numH: number, denH: number, numW: number, denW: number): void
+  resizeGrad(da: V, grad: V, mode: number, numH: number, denH: number, numW: number, denW: number): void
   indexSelect(out: V, a: V, index: V, axis: number): void
   gather(out: V, a: V, index: V, axis: number): void
   indexAdd(out: V, a: V, index: V, axis: number): void
@@ -317,6 +393,16 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   rmsNormGrad: 'vovvvo',
   crossEntropy: 'vvvvif',
   crossEntropyGrad: 'vvvvvif',
+  batchNorm: 'vvvvooooffi',
+  batchNormGrad: 'voovvvvoi',
+  maxPool2d: 'voviiiiiiii',
+  maxPool2dGrad: 'vvviiiiiiii',
+  avgPool2d: 'vviiiiiii',
+  avgPool2dGrad: 'vviiiiiii',
+  adaptiveAvgPool2d: 'vv',
+  adaptiveAvgPool2dGrad: 'vv',
+  resize: 'vviffff',
+  resizeGrad: 'vviffff',
   indexSelect: 'vvvi',
   gather: 'vvvi',
   indexAdd: 'vvvi',
@@ -346,4 +432,4 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = 'a7306ceb791f3115'
+export const fingerprint = '5c6b7010e5c7c866'

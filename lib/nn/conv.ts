@@ -1,6 +1,7 @@
 /** Layers of convolutions. */
 import type { FloatDType } from '../core/dtype'
 import { ShapeError } from '../core/errors'
+import { checkPair, type Pair } from '../core/pair'
 import { checkInteger } from '../core/shape'
 import {
   type Conv1dOptions,
@@ -9,8 +10,6 @@ import {
   conv1d,
   conv2d,
   convTranspose2d,
-  type Pair,
-  pairOf,
 } from '../ops/conv'
 import { empty, type Tensor } from '../tensor/tensor'
 import { kaimingUniform, uniform } from './init'
@@ -76,13 +75,13 @@ function channels(op: string, inChannels: number, outChannels: number, groups: u
 }
 
 /**
- * A learned convolution over images, [images, inChannels, rows, columns] to [images, outChannels, ...]: see conv2d. weight is
- * [outChannels, inChannels / groups, kernel rows, kernel columns]; groups = inChannels makes it depthwise.
+ * A learned convolution over images, [images, inChannels, height, width] to [images, outChannels, ...]: see conv2d. weight is
+ * [outChannels, inChannels / groups, kernel height, kernel width]; groups = inChannels makes it depthwise.
  */
 export class Conv2d extends Convolution<Conv2dOptions> {
   constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: Conv2dOptions = {}) {
     const groups = channels('Conv2d', inChannels, outChannels, options.groups)
-    super([outChannels, inChannels / groups, ...pairOf('Conv2d', 'kernelSize', kernelSize, 1)], outChannels, options)
+    super([outChannels, inChannels / groups, ...checkPair('Conv2d', 'kernelSize', kernelSize, 1)], outChannels, options)
   }
 
   get inChannels(): number {
@@ -126,7 +125,7 @@ export class ConvTranspose2d extends Convolution<ConvTranspose2dOptions> {
   constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: ConvTranspose2dOptions = {}) {
     const groups = channels('ConvTranspose2d', inChannels, outChannels, options.groups)
     super(
-      [inChannels, outChannels / groups, ...pairOf('ConvTranspose2d', 'kernelSize', kernelSize, 1)],
+      [inChannels, outChannels / groups, ...checkPair('ConvTranspose2d', 'kernelSize', kernelSize, 1)],
       outChannels,
       options,
     )

@@ -6,6 +6,7 @@ export {
   type MultiHeadAttentionOptions,
   scaledDotProductAttention,
 } from './attention'
+export { BatchNorm1d, BatchNorm2d, type BatchNormLayerOptions } from './batch-norm'
 export { ModuleList, Sequential } from './containers'
 export {
   Conv1d,
@@ -18,6 +19,7 @@ export {
 export * as init from './init'
 export {
   Dropout,
+  Dropout2d,
   Embedding,
   type EmbeddingLayerOptions,
   LayerNorm,
@@ -30,3 +32,4 @@ export {
 export { Linear, type LinearOptions } from './linear'
 export { type AnyModule, type LoadResult, Module, type StateDict } from './module'
 export { Parameter } from './parameter'
+export { AdaptiveAvgPool2d, AvgPool2d, MaxPool2d } from './pooling'

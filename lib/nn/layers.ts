@@ -1,12 +1,14 @@
 /** Layers around one op each: embeddings, normalisation, dropout, softmax. */
 import type { FloatDType } from '../core/dtype'
-import { ArgumentError, show } from '../core/errors'
+import { ArgumentError, ShapeError, show } from '../core/errors'
 import { checkInteger, checkNumber, checkShape, showShape } from '../core/shape'
+import { mul } from '../ops/arithmetic'
+import { full } from '../ops/create'
 import { dropout } from '../ops/dropout'
 import { embedding } from '../ops/index'
 import { layerNorm, rmsNorm } from '../ops/norm'
 import { logSoftmax, softmax } from '../ops/softmax'
-import { empty, type Tensor } from '../tensor/tensor'
+import { checkTensor, empty, type Tensor } from '../tensor/tensor'
 import { normal, ones, zeros } from './init'
 import { Module } from './module'
 import { own, type Parameter } from './parameter'
@@ -151,6 +153,17 @@ export class Dropout extends Module {
 
   override describe(): string {
     return `p=${this.p}`
+  }
+}
+
+/** While training, sets whole channels of [n, channels, ...] to 0 with probability p and divides the others by 1 - p. */
+export class Dropout2d extends Dropout {
+  override forward(input: Tensor): Tensor {
+    const { dtype, rank, shape } = checkTensor('Dropout2d', 'input', input)
+    if (rank < 2) throw new ShapeError(`Dropout2d: input must be [n, channels, ...], its shape is ${showShape(shape)}`)
+    if (!this.training || this.p === 0) return input
+    const ofChannels = shape.map((size, axis) => (axis < 2 ? size : 1))
+    return mul(input, dropout(full(ofChannels, 1, { dtype }), this.p))
   }
 }
 

@@ -289,6 +289,53 @@ using LogSumCell = void (*)(int64_t n, const void* a, LogSum* result);
 using CrossEntropyGradCell = void (*)(int64_t n, void* out, const void* a, float logsum, float scale, float smooth,
                                       int64_t label, float confidence);
 
+// ---- batch norm: one run of a channel, or (across) one of channels that lie side by side.
+struct ChannelMap {
+  const float *center, *scale, *shift;
+};
+// (a - center) * scale + shift
+using ChannelMapCell = void (*)(int64_t n, void* out, const void* a, const ChannelMap& by);
+struct ChannelGrad {
+  const float *center, *scale, *mean_grad, *slope;
+};
+// scale * (grad - mean_grad - (a - center) * slope)
+using ChannelGradCell = void (*)(int64_t n, void* da, const void* grad, const void* a, const ChannelGrad& by);
+// Adds sum(grad) and sum(grad * (a - center)): of a run, or a column.
+using ChannelDotsCell = void (*)(int64_t n, const void* grad, const void* a, float center, double* sum, double* dot);
+using ChannelDotsColumnsCell = void (*)(int64_t rows, int64_t columns, const void* grad, const void* a, int64_t row,
+                                        const float* center, double* sums, double* dots);
+
+// ---- pooling: one contiguous plane; what an axis of it looks like.
+struct PoolAxis {
+  int64_t in, out;
+  // Window o begins at input o * stride - pad and has an element every `dilation` inputs; stride is 1 when out is.
+  int64_t kernel, stride, pad, dilation;
+  // Averages only: window o is the inputs [begin[o], end[o]) and counts count[o]. Where it is not regular (adaptive), kernel
+  // and the others say nothing.
+  bool regular;
+  const int64_t *begin, *end;
+  const float* count;
+};
+// From the first input of the first window to the last of the last one, padding included.
+KERF_INLINE int64_t span(const PoolAxis& a) { return (a.out - 1) * a.stride + (a.kernel - 1) * a.dilation + 1; }
+// spare: the floats that the driver's spare_floats() says.
+using MaxPoolCell = void (*)(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t* taps, const void* a,
+                             float* spare);
+using MaxPoolGradCell = void (*)(const PoolAxis& rows, const PoolAxis& columns, void* da, const void* grad,
+                                 const int32_t* taps, const int64_t* offsets, float* spare);
+using AvgPoolCell = void (*)(const PoolAxis& rows, const PoolAxis& columns, void* out, const void* a, float* spare);
+using AvgPoolGradCell = void (*)(const PoolAxis& rows, const PoolAxis& columns, void* da, const void* grad, float* spare);
+
+enum class Resize : int32_t { nearest, linear, corners };
+// ---- resize: one contiguous plane. Line o is input low[o] or, with weights, low[o] * (1 - weight[o]) + high[o] * weight[o].
+struct ResizeAxis {
+  int64_t in, out;
+  const int64_t *low, *high;
+  const float* weight;  // null: the nearest line
+};
+// spare: a row of the input and, for the gradient, a plane of it.
+using ResizeCell = void (*)(const ResizeAxis& rows, const ResizeAxis& columns, void* out, const void* a, float* spare);
+
 // ---- indexing: one run of n elements. Element i reads a[i * step + index[i * stride_index] * axis] (gather) or adds
 // a[i * stride_a] to out[i * step + index * axis] (scatterAdd). Answers n, or the first i whose index lies outside
 // [-size, size): nothing after it has been done.
@@ -356,6 +403,15 @@ struct Kernels {
   NormCell layer_norm[kDTypes], rms_norm[kDTypes];
   NormGradCell layer_norm_grad[kDTypes], rms_norm_grad[kDTypes];
   NormColumnsCell norm_columns[kDTypes];
+  ChannelMapCell channel_map[kDTypes], channel_map_across[kDTypes];
+  ChannelGradCell channel_grad[kDTypes], channel_grad_across[kDTypes];
+  ChannelDotsCell channel_dots[kDTypes];
+  ChannelDotsColumnsCell channel_dots_columns[kDTypes];
+  MaxPoolCell max_pool[kDTypes], max_pool_taps[kDTypes];
+  MaxPoolGradCell max_pool_grad[kDTypes];
+  AvgPoolCell avg_pool[kDTypes];
+  AvgPoolGradCell avg_pool_grad[kDTypes];
+  ResizeCell resize[kDTypes], resize_grad[kDTypes];
   LogSumCell log_sum[kDTypes];
   CrossEntropyGradCell cross_entropy_grad[kDTypes];
   GatherCell gather[kDTypes];

@@ -9,6 +9,7 @@ void install(Kernels& row);  // called by ops/targets.cc
 void install_map(Kernels& row);
 void install_copy(Kernels& row);
 void install_rows(Kernels& row);
+void install_planes(Kernels& row);
 void install_matmul(Kernels& row);
 void install_qmatmul(Kernels& row);
 void install_spmatmul(Kernels& row);

@@ -3,6 +3,7 @@
 import * as all from 'kerf'
 import {
   amp,
+  batchNorm,
   cat,
   conv1d,
   conv2d,
@@ -80,6 +81,7 @@ t.test('every op of the lists exists and runs in the precision of its list', (t)
     logSoftmax: (x) => logSoftmax(x),
     layerNorm: (x) => layerNorm(x, 2),
     rmsNorm: (x) => rmsNorm(x, 2),
+    batchNorm: (x) => batchNorm(x, { training: true }),
     crossEntropy: (x) => crossEntropy(x, labels),
     nllLoss: (x) => nllLoss(x, labels),
     mseLoss: (x) => mseLoss(x, x),

@@ -102,6 +102,39 @@ export const cases: Case[] = [
   { op: 'logSoftmax', shapes: [[3, 5]], run: (a) => a.logSoftmax() },
   { op: 'layerNorm', shapes: [[3, 6], [6], [6]], run: (a, w, b) => k.layerNorm(a, 6, w, b) },
   { op: 'rmsNorm', shapes: [[3, 6], [6]], run: (a, w) => k.rmsNorm(a, 6, w, 1e-5) },
+  {
+    op: 'batchNorm',
+    shapes: [[4, 3], [3], [3]],
+    run: (x, weight, bias) => k.batchNorm(x, { weight, bias, training: true }).tanh(),
+  },
+  {
+    op: 'batchNorm',
+    what: 'planes',
+    shapes: [[2, 3, 2, 2], [3], [3]],
+    run: (x, weight, bias) => k.batchNorm(x, { weight, bias, training: true }).tanh(),
+  },
+  {
+    op: 'batchNorm',
+    what: 'by given statistics',
+    shapes: [[2, 3, 2], [3], [3]],
+    run: (x, weight, bias) =>
+      k.batchNorm(x, { weight, bias, runningMean: k.tensor([0.5, -1, 0]), runningVar: k.tensor([1, 0.5, 2]) }).tanh(),
+  },
+  kinked('maxPool2d', (a) => k.maxPool2d(a as Tensor, { kernelSize: 2 }).tanh(), [[1, 2, 4, 5]]),
+  kinked('maxPool2d', (a) => k.maxPool2d(a as Tensor, { kernelSize: 3, stride: 2, padding: 1 }).tanh(), [[1, 2, 5, 4]]),
+  {
+    op: 'avgPool2d',
+    shapes: [[1, 2, 5, 4]],
+    run: (a) => k.avgPool2d(a, { kernelSize: 3, stride: 2, padding: 1, ceilMode: true }).tanh(),
+  },
+  { op: 'adaptiveAvgPool2d', shapes: [[1, 2, 5, 4]], run: (a) => k.adaptiveAvgPool2d(a, [3, 2]).tanh() },
+  { op: 'resize', shapes: [[1, 2, 3, 2]], run: (a) => k.resize(a, { scale: 2 }).tanh() },
+  {
+    op: 'resize',
+    what: 'bilinear',
+    shapes: [[1, 2, 3, 4]],
+    run: (a) => k.resize(a, { size: [5, 3], mode: 'bilinear' }).tanh(),
+  },
   { op: 'crossEntropy', shapes: [[4, 5]], run: (a) => k.crossEntropy(a, index([0, 3, 4, 1])) },
   {
     op: 'crossEntropy',

@@ -28,7 +28,8 @@ const takesTensor = Object.entries(kerf as unknown as Record<string, (x: unknown
   ([name]) =>
     (
       'matmul linear add mul div pow maximum eq sum mean max exp log relu gelu softmax logSoftmax reshape permute transpose ' +
-      'expand slice flip crossEntropy embedding gather indexSelect cumsum argmax layerNorm pack cast'
+      'expand slice flip crossEntropy embedding gather indexSelect cumsum argmax layerNorm pack cast ' +
+      'batchNorm maxPool2d avgPool2d adaptiveAvgPool2d resize'
     )
       .split(' ')
       .includes(name),

@@ -1,9 +1,9 @@
 // Convolutions of floats.
-import { conv1d, conv2d, convTranspose2d, pad, type Tensor } from 'kerf'
+import { conv1d, conv2d, convInteger, convTranspose2d, pad, type Tensor } from 'kerf'
 import type { Nd } from '../../oracle/array'
 import * as oracle from '../../oracle/array'
 import { conv, convInput } from '../../oracle/conv'
-import { type Adapters, roundings } from '../adapter'
+import { type Adapters, exact, roundings } from '../adapter'
 import type { Call } from '../call'
 import { Skip } from '../skip'
 
@@ -143,7 +143,18 @@ const chains = (call: Call) =>
     .reduce((n, m) => n * m, 1) +
     4)
 
+function convolveBytes(call: Call): Tensor {
+  const x = call.input(0)
+  const w = call.input(1)
+  const { stride, dilation, pads, groups } = geometry(call, sizesOf(w.shape), sizesOf(x.shape))
+  const [before, after] = pads
+  if (before[0] !== after[0] || before[1] !== after[1]) throw new Skip('bytes are padded alike on both sides')
+  const zero = (i: number) => (call.has(i) ? call.input(i) : null)
+  return convInteger(x, w, { stride, dilation, groups, padding: before, xZeroPoint: zero(2), wZeroPoint: zero(3) })
+}
+
 export const convolutions: Adapters = {
+  ConvInteger: exact(convolveBytes),
   Conv: roundings(chains, convMagnitude, convolve),
   ConvTranspose: roundings(chains, backMagnitude, convolveBack),
 }

@@ -5,6 +5,7 @@ import { activations } from './activations'
 import { convolutions } from './conv'
 import { creation } from './create'
 import { elementwise } from './elementwise'
+import { images } from './images'
 import { indexing } from './indexing'
 import { losses } from './loss'
 import { products } from './matmul'
@@ -21,6 +22,7 @@ export const areas: readonly Adapters[] = [
   products,
   convolutions,
   rows,
+  images,
   losses,
   shapes,
   indexing,

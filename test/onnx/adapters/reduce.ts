@@ -130,13 +130,5 @@ export const reductions: Adapters = {
     runningSum,
   ),
 
-  GlobalAveragePool: roundings(
-    (call) => size(call.values(0).shape.slice(2)) + 2,
-    (call) => {
-      const x = call.values(0)
-      return oracle.fold(x, axesFrom(2, x.shape.length), (line) => magnitudes(line) / line.length)
-    },
-    (call) => mean(call.input(0), spatial(call.input(0)), { keepdim: true }),
-  ),
   GlobalMaxPool: exact((call) => max(call.input(0), spatial(call.input(0)), { keepdim: true })),
 }

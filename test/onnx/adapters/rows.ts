@@ -1,6 +1,8 @@
 // Softmax and the normalisations.
 import {
   add,
+  batchNorm,
+  clone,
   div,
   layerNorm,
   logSoftmax,
@@ -171,6 +173,42 @@ const batchBound: Bound = (call, want) => {
   return (flat) => 2 * 6 * U * (data[flat] as number)
 }
 
+const batchStatistics = (call: Call): Statistics => ({
+  axes: [0, ...axesFrom(2, call.values(0).shape.length)],
+  eps: call.number('epsilon', 1e-5),
+})
+
+/**
+ * y; while training also the running statistics. ONNX moves its variance by the biased one of the batch, kerf (as PyTorch)
+ * by the unbiased one: what was moved is taken times (n - 1) / n here.
+ */
+const batchNormalization: Adapter = within(
+  (call, want, output) => {
+    if (!call.flag('training_mode')) return batchBound(call, want, output)
+    if (output === 0) return normBound(batchStatistics, channelAffine)(call, want, output)
+    const { largest, n } = moments(call, batchStatistics(call))
+    const before = call.values(2 + output).data
+    return (flat) => {
+      // Squares of deviations are at most (2 largest)^2; the sum has n terms, and a few roundings follow.
+      const size = output === 1 ? (largest.data[flat] as number) : 4 * (largest.data[flat] as number) ** 2
+      return 2 * U * (n + 8) * (size + Math.abs(before[flat] as number))
+    }
+  },
+  (call) => {
+    const x = call.input(0)
+    const [runningMean, before] = [call.input(3), call.input(4)]
+    const runningVar = clone(before)
+    const training = call.flag('training_mode')
+    const kept = call.number('momentum', 0.9)
+    const options = { weight: call.input(1), bias: call.input(2), runningMean, runningVar, training }
+    const y = batchNorm(x, { ...options, momentum: 1 - kept, eps: call.number('epsilon', 1e-5) })
+    if (!training) return y
+    const n = x.size / (x.shape[1] as number)
+    const rest = mul(before, kept)
+    return [y, runningMean, add(mul(sub(runningVar, rest), (n - 1) / n), rest)]
+  },
+)
+
 export const rows: Adapters = {
   Softmax: within(softmaxBound, onAxis(softmax)),
   LogSoftmax: within(logSoftmaxBound, onAxis(logSoftmax)),
@@ -184,12 +222,7 @@ export const rows: Adapters = {
     return add(mul(centred(x, m, v, eps), channels(call.input(1), x.rank)), channels(call.input(2), x.rank))
   }),
 
-  BatchNormalization: within(batchBound, (call) => {
-    if (call.flag('training_mode')) throw new Skip('training mode: kerf has no batch norm')
-    const x = call.input(0)
-    const channel = (i: number) => channels(call.input(i), x.rank)
-    return add(mul(centred(x, channel(3), channel(4), call.number('epsilon', 1e-5)), channel(1)), channel(2))
-  }),
+  BatchNormalization: batchNormalization,
 
   // numpy's variance is E[x^2] - E[x]^2: off by n units of the largest square, of which half goes into the root
   MeanVarianceNormalization: within(

@@ -1,12 +1,12 @@
 // Ops of ONNX that kerf has nothing for, by reason.
 const byReason: Record<string, string> = {
-  'kerf has no pooling yet': 'AveragePool MaxPool MaxUnpool LRN',
-  'kerf has no integer convolution yet': 'ConvInteger QLinearConv',
+  'kerf gives the sums of bytes or a float layer, no convolution that requantizes': 'QLinearConv',
+  'kerf has no unpooling and no local response normalisation': 'MaxUnpool LRN',
   'kerf has no recurrent layers': 'GRU LSTM RNN',
   'kerf has no such elementwise function': 'Acos Acosh Asin Asinh Atan Atanh Mod BitShift',
   'kerf has no product reduction': 'ReduceProd',
   'kerf does not sort or select by value': 'TopK Unique NonZero Compress NonMaxSuppression',
-  'kerf has no interpolation': 'Resize Upsample GridSample RoiAlign',
+  'kerf interpolates whole images only': 'GridSample RoiAlign',
   'kerf has no such linear algebra': 'Einsum Det',
   'kerf has no signal processing': 'DFT STFT MelWeightMatrix',
   'kerf has no such optimizer': 'Adagrad',
