@@ -8,7 +8,7 @@ export interface LoaderOptions {
   batchSize?: number
   /** A new random order every epoch. */
   shuffle?: boolean
-  /** Makes the orders reproducible: epoch e of two loaders with the same seed is the same. Else they follow manualSeed. */
+  /** Makes orders and transforms reproducible: epoch e of two loaders with the same seed is the same. Else they follow manualSeed. */
   seed?: number
   /** Leaves out the last batch when it is smaller than the others. */
   dropLast?: boolean
@@ -27,6 +27,8 @@ export interface TransformContext {
   readonly indices: Int32Array
   /** Counted from 0. */
   readonly epoch: number
+  /** The loader's: of `seed`, or of manualSeed's stream. */
+  readonly seed: number
 }
 
 /** Makes a batch of another one, whose tensors it leaves as they are. */
@@ -38,7 +40,7 @@ export interface LoaderState {
   epoch: number
   /** Its batches that have been handed out. */
   batch: number
-  /** Of the shuffling. */
+  /** Of the orders and the transform. */
   seed: number
 }
 
@@ -75,7 +77,7 @@ export class Loader<B extends Batch = Batch> implements AsyncIterable<B>, Iterab
     this.#shuffle = options.shuffle ?? false
     this.#dropLast = options.dropLast ?? false
     this.#recycle = options.recycle ?? false
-    this.#seed = this.#shuffle ? seedOr('loader', options.seed) : 0
+    this.#seed = this.#shuffle || this.transform ? seedOr('loader', options.seed) : 0
   }
 
   /**
@@ -188,7 +190,8 @@ export class Loader<B extends Batch = Batch> implements AsyncIterable<B>, Iterab
       : Int32Array.from({ length: n }, (_, i) => i)
     for (let i = first; i < this.length; i++) {
       this.#batch = i + 1
-      yield { indices: order.subarray(i * this.batchSize, Math.min(n, (i + 1) * this.batchSize)), epoch }
+      const indices = order.subarray(i * this.batchSize, Math.min(n, (i + 1) * this.batchSize))
+      yield { indices, epoch, seed: this.#seed }
     }
     this.#batch = 0
   }

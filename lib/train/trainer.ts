@@ -4,7 +4,6 @@ import { fileURLToPath } from 'node:url'
 import { isIterable } from '../core/checks'
 import { ArgumentError, FormatError, show } from '../core/errors'
 import { Means } from '../core/means'
-import { Pauses } from '../core/pauses'
 import { manualSeed, type RandomState, randomState, setRandomState } from '../core/rng'
 import { checkInteger } from '../core/shape'
 import type { Batch } from '../data/dataset'
@@ -159,14 +158,12 @@ export class Trainer {
 
   async #measure(op: string, data: TrainData, signal: AbortSignal | undefined): Promise<Scores> {
     const means = this.#means()
-    const pauses = new Pauses()
     for await (const batch of data) {
       signal?.throwIfAborted()
       const { input, target, samples } = fieldsOf(op, batch)
       const values = noGrad(() => run(op, this.#plan, input, target, null))
       means.add((await values.data()) as Float32Array, samples)
       values.dispose()
-      if (pauses.due()) await pauses.take()
     }
     if (means.rows === 0) throw new ArgumentError(`${op}: data was empty (an array or a loader, not a generator)`)
     return this.#scores(means)
@@ -227,7 +224,6 @@ export class Trainer {
   async #train(op: string, data: TrainData, running: Running, signal: AbortSignal | undefined): Promise<boolean> {
     const { model, accumulate } = this.#plan
     const group = new Accumulation()
-    const pauses = new Pauses()
     let rows: { values: Float32Array; samples: number }[] = []
     let position = running.loader
     let skip = data instanceof Loader ? 0 : running.batches
@@ -248,7 +244,6 @@ export class Trainer {
       rows.push({ values: (await values.data()) as Float32Array, samples })
       values.dispose()
       if (group.batches === accumulate) await finish()
-      if (pauses.due()) await pauses.take()
     }
     if (group.batches > 0) await finish()
     return !signal?.aborted

@@ -63,7 +63,29 @@ t.test('it is the loop that one would write by hand', async (t) => {
   t.same(await trainer.evaluate(batches({ shuffle: false })), history[2]?.validation)
 })
 
-t.test('a resumed epoch after a whole one is not needed: fit counts all epochs', async (t) => {
+t.test('averages are updated after each step that was made, and are what is evaluated', async (t) => {
+  const model = net()
+  const ema = new train.Ema(model, { decay: 0.9 })
+  const { trainer } = plain({ ema, seed: 4 }, model)
+  const { history } = await trainer.fit(batches(), { epochs: 2, validation: batches({ shuffle: false }) })
+  t.equal(ema.updates, 14)
+  const weights = bits(model)
+  ema.copyTo()
+  t.not(String(bits(model)), String(weights))
+  const averaged = plain({}, model).trainer
+  t.same(await averaged.evaluate(batches({ shuffle: false })), history[1]?.validation)
+  // An infinite factor: every step overflows and is skipped.
+  const scaler = new amp.GradScaler({ initScale: 2 ** 127, backoffFactor: 0.999 })
+  const still = net()
+  const unmoved = new train.Ema(still)
+  const skipped = plain({ scaler, ema: unmoved, loss: (output) => output.sum().mul(1e6) }, still)
+  const before = bits(still)
+  await skipped.trainer.fit(batches())
+  t.same(bits(still), before)
+  t.same([skipped.trainer.step, unmoved.updates], [7, 0])
+})
+
+t.test('fit() counts all epochs, those of an earlier fit() too', async (t) => {
   const [once, twice] = [plain({ seed: 1 }), plain({ seed: 1 })]
   await once.trainer.fit(batches(), { epochs: 3 })
   const loader = batches()
@@ -214,13 +236,17 @@ t.test('the log keeps the past', async (t) => {
 })
 
 t.test('the event loop turns while it trains on an array', async (t) => {
-  const list = [...set().tensors] as [Tensor, Tensor]
-  const { trainer } = plain()
+  // Small enough for every op to run in place: the stream is idle, and nothing has to be waited for.
+  const list = [tensor([[1, 2]]), tensor([1], { dtype: 'int64' })] as [Tensor, Tensor]
+  const { trainer } = plain({}, new nn.Linear(2, 2))
   let turns = 0
   const timer = setInterval(() => turns++, 1)
   await trainer.fit(new Array(300).fill(list), { epochs: 1 })
-  clearInterval(timer)
   t.ok(turns > 0)
+  turns = 0
+  await trainer.evaluate(new Array(300).fill(list))
+  t.ok(turns > 0, 'and while it evaluates')
+  clearInterval(timer)
 })
 
 t.test('the report says what ran', async (t) => {
