@@ -17,7 +17,7 @@ export interface AugmentOptions {
   image?: readonly [channels: number, height: number, width: number]
 }
 
-/** A step of murmur3's 32-bit hash. */
+/** A step of murmur3's 32-bit hash; the generator that takes the hash mixes on. */
 function mixed(hash: number, value: number): number {
   let k = Math.imul(value, 0xcc9e2d51)
   k = Math.imul((k << 15) | (k >>> 17), 0x1b873593)
@@ -25,18 +25,10 @@ function mixed(hash: number, value: number): number {
   return (Math.imul((h << 13) | (h >>> 19), 5) + 0xe6546b64) | 0
 }
 
-/** Its last step: every bit of the input moves every bit of the output. */
-function finished(hash: number): number {
-  let h = hash
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
-  return (h ^ (h >>> 16)) >>> 0
-}
-
 /** Numbers of one sample in one epoch: nothing else counts, so neither batches nor where a run was resumed. */
 function sampleRandom(seed: number, epoch: number, index: number): () => number {
   const high = mixed(mixed(0, (seed % 2 ** 32) | 0), Math.floor(seed / 2 ** 32))
-  return uniformGenerator(finished(mixed(mixed(high, epoch), index)))
+  return uniformGenerator(mixed(mixed(high, epoch), index))
 }
 
 function sizeOf(op: string, input: unknown, image: AugmentOptions['image']): ImageSize {

@@ -65,7 +65,9 @@ t.test('rotations by right angles are exact', (t) => {
     [1, 5, 5],
     [2, 4, 4],
   ] as const) {
+    // Beside 1e9, a cosine of 6e-17 would show in a 0.
     const { values, at } = made(size)
+    for (const i of values.keys()) values[i] = i % 3 === 0 ? 0 : 1e9 * (values[i] as number)
     const n = size[1] - 1
     // Counter-clockwise: what was on the right comes to the top.
     const turned: [number, Image][] = [
@@ -151,6 +153,7 @@ t.test('random erasing: shares, shapes, places', (t) => {
   const random = uniformGenerator(1)
   const step = data.randomErasing({ p: 0.7, scale: [0.1, 0.2], ratio: 2, value: 9 })
   const [runs, seen] = [2000, { erased: 0, tall: 0, left: 0 }]
+  const edges = new Set<string>()
   for (let i = 0; i < runs; i++) {
     const image = new Float32Array(1600)
     step(image, size, random, new Float32Array(1600))
@@ -165,8 +168,13 @@ t.test('random erasing: shares, shapes, places', (t) => {
     if ((h + 0.5) * (w + 0.5) < 160 || (h - 0.5) * (w - 0.5) > 320) t.fail(`area ${area}`)
     if ((h + 0.5) / (w - 0.5) < 0.5 || (h - 0.5) / (w + 0.5) > 2) t.fail(`${h} to ${w}`)
     if (h > w) seen.tall++
+    if (rows[0] === 0) edges.add('top')
+    if (rows.at(-1) === 39) edges.add('bottom')
+    if (columns[0] === 0) edges.add('left')
+    if (columns.at(-1) === 39) edges.add('right')
     if ((columns[0] as number) < 40 - w - (columns[0] as number)) seen.left++
   }
+  t.same([...edges].sort(), ['bottom', 'left', 'right', 'top'], 'boxes reach every edge')
   // Five standard deviations of a share of so many draws; equal edges, and boxes in the very middle, are in neither half.
   const deviation = (p: number, n: number) => 5 * Math.sqrt((p * (1 - p)) / n)
   t.ok(Math.abs(seen.erased / runs - 0.7) < deviation(0.7, runs), `${seen.erased}`)
@@ -298,6 +306,23 @@ t.test('shapes and dtypes', async (t) => {
   for (const { loader } of [one([2, 6]), one([2, 6], { image: [1, 2, 2] })])
     await t.rejects(byIndex(loader, 2), { code: 'ERR_SHAPE', message: /^augment: image/ })
   t.throws(() => [...one([2, 2, 3]).loader], { code: 'ERR_ARGUMENT', message: /transform works asynchronously/ })
+})
+
+t.test('recycling gives back what came in and what went out', async (t) => {
+  const made: Tensor[] = []
+  const dataset: data.Dataset = {
+    length: 4,
+    batch: (indices) => {
+      made.push(tensor(new Float32Array(indices.length), { shape: [indices.length, 1, 1] }))
+      return made.slice(-1)
+    },
+  }
+  for await (const [x] of data.loader(dataset, { batchSize: 2, recycle: true, transform: data.augment([]) }))
+    made.push(x as Tensor)
+  t.same(
+    made.map(({ disposed }) => disposed),
+    [true, true, true, true],
+  )
 })
 
 t.test('options are checked', (t) => {
