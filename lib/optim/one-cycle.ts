@@ -73,8 +73,9 @@ export class OneCycleLR extends Schedule {
     return this.#at(step, maxMomentum, baseMomentum, maxMomentum)
   }
 
+  /** The call after the last of totalSteps steps changes nothing: lr stays at its end. One more throws, as in PyTorch. */
   override step(): void {
-    if (this.stepCount + 1 >= this.options.totalSteps) {
+    if (this.stepCount >= this.options.totalSteps) {
       throw new ArgumentError(`OneCycleLR: step ${this.stepCount + 1} is beyond totalSteps, ${this.options.totalSteps}`)
     }
     super.step()
@@ -94,6 +95,7 @@ export class OneCycleLR extends Schedule {
     const rising = this.options.pctStart * this.options.totalSteps - 1
     const last = this.options.totalSteps - 1
     if (step <= rising) return this.#between(from, peak, rising === 0 ? 1 : step / rising)
+    if (step > last) return to
     return this.#between(peak, to, last === rising ? 1 : (step - rising) / (last - rising))
   }
 

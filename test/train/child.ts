@@ -1,4 +1,4 @@
-// Jobs of another process for checkpoint.test.ts: `train <checkpoint> <epochs>` goes on from a checkpoint and prints digests of what came
+// Jobs of another process: `bar <is it a terminal>` trains an epoch with whatever bar there is; `train <checkpoint> <epochs>` goes on from a checkpoint and prints digests of what came
 // out; `die <checkpoint>` is killed in the middle of writing one.
 import { createHash } from 'node:crypto'
 import { open } from 'node:fs/promises'
@@ -31,7 +31,13 @@ async function die(path: string): Promise<void> {
   await train.saveCheckpoint(path, { values: ones([1000]) })
 }
 
+async function bar(terminal: boolean | undefined): Promise<void> {
+  process.stderr.isTTY = terminal as boolean
+  await everything({ progress: 'auto', accumulate: 1 }).trainer.fit(batches())
+}
+
 if (require.main === module) {
   const [job, path = '', epochs] = process.argv.slice(2)
-  void (job === 'die' ? die(path) : goOn(path, Number(epochs)))
+  if (job === 'bar') void bar(path === 'true' || undefined)
+  else void (job === 'die' ? die(path) : goOn(path, Number(epochs)))
 }

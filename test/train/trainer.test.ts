@@ -1,9 +1,11 @@
 // train.Trainer: it is the loop that one would write by hand, to the bit; batches of a step make one larger batch; it stops, logs
 // and reports; options are checked.
+import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { amp, crossEntropy, data, manualSeed, nn, noGrad, optim, type Tensor, tensor, train } from 'kerf'
 import t from 'tap'
+import { Curve } from '#lib/train/history'
 import { unit } from '../oracle/float'
 import { batches, bits, C, everything, folder, IN, N, net, set } from './setup'
 
@@ -185,6 +187,17 @@ t.test('early stopping', async (t) => {
   t.equal((await delta.trainer.fit(batches(), { epochs: 20 })).history.length, 20, 'every other epoch is better')
 })
 
+t.test('a schedule of exactly so many steps', async (t) => {
+  const model = net()
+  const optimizer = new optim.SGD(model.parameters(), { lr: 1, momentum: 0.9 })
+  const schedule = new optim.OneCycleLR(optimizer, { maxLr: 0.1, totalSteps: 14 })
+  await plain({ optimizer, schedule }, model).trainer.fit(batches(), { epochs: 2 })
+  t.equal(schedule.stepCount, 14)
+  const slow = plain({ optimizer, schedule: new optim.StepLR(optimizer, 1, 0.5), scheduleEvery: 'epoch' }, model)
+  const { history } = await slow.trainer.fit(batches(), { epochs: 2 })
+  t.equal((history[0]?.lr as number) / (history[1]?.lr as number), 2)
+})
+
 t.test('a plateau lowers the rate after an epoch', async (t) => {
   const model = net()
   const optimizer = new optim.SGD(model.parameters(), { lr: 1 })
@@ -262,6 +275,45 @@ t.test('the report says what ran', async (t) => {
     '<td>CosineAnnealingLR, every step',
   ])
     t.ok(html.includes(text), text)
+})
+
+t.test('a bar on a terminal, nothing elsewhere', (t) => {
+  for (const [terminal, seen] of [
+    ['true', /epoch 1 .*7\/7 .*loss \d/s],
+    ['undefined', /^$/],
+  ] as const) {
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      [path.join(__dirname, 'child.js'), 'bar', terminal],
+      {
+        encoding: 'utf8',
+      },
+    )
+    t.equal(status, 0, stderr)
+    t.match(stderr, seen)
+    t.equal(stdout, '')
+  }
+  t.end()
+})
+
+t.test('a curve of many steps keeps every so many', (t) => {
+  const curve = new Curve()
+  for (let step = 1; step <= 9000; step++) curve.add(step, -step)
+  const copy = new Curve()
+  copy.loadStateDict(JSON.parse(JSON.stringify(curve.stateDict())))
+  for (const each of [curve, copy]) {
+    each.add(9000, 0)
+    each.add(9001, 0)
+    t.ok(each.steps.length <= 2001 && each.steps.length > 1000)
+    t.same(
+      new Set(each.steps.slice(0, -1).map((step, i) => step - (each.steps[i - 1] ?? 0))).size,
+      1,
+      'at even distances',
+    )
+  }
+  t.same(copy.stateDict(), curve.stateDict())
+  t.ok(curve.steps.slice(0, -1).every((step, i) => curve.losses[i] === -step))
+  t.end()
 })
 
 t.test('options are checked', async (t) => {
