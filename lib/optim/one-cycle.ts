@@ -95,8 +95,7 @@ export class OneCycleLR extends Schedule {
     const rising = this.options.pctStart * this.options.totalSteps - 1
     const last = this.options.totalSteps - 1
     if (step <= rising) return this.#between(from, peak, rising === 0 ? 1 : step / rising)
-    if (step > last) return to
-    return this.#between(peak, to, last === rising ? 1 : (step - rising) / (last - rising))
+    return this.#between(peak, to, last === rising ? 1 : (Math.min(step, last) - rising) / (last - rising))
   }
 
   #between(from: number, to: number, part: number): number {
