@@ -94,8 +94,9 @@ export class OneCycleLR extends Schedule {
   #at(step: number, from: number, peak: number, to: number): number {
     const rising = this.options.pctStart * this.options.totalSteps - 1
     const last = this.options.totalSteps - 1
-    if (step <= rising) return this.#between(from, peak, rising === 0 ? 1 : step / rising)
-    return this.#between(peak, to, last === rising ? 1 : (Math.min(step, last) - rising) / (last - rising))
+    const at = Math.min(step, last)
+    if (at <= rising) return this.#between(from, peak, rising === 0 ? 1 : at / rising)
+    return this.#between(peak, to, last === rising ? 1 : (at - rising) / (last - rising))
   }
 
   #between(from: number, to: number, part: number): number {

@@ -2,9 +2,9 @@
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { isIterable } from '../core/checks'
-import { ArgumentError, FormatError, show } from '../core/errors'
+import { ArgumentError, show } from '../core/errors'
 import { Means } from '../core/means'
-import { manualSeed, type RandomState, randomState, setRandomState } from '../core/rng'
+import { manualSeed, randomState, setRandomState } from '../core/rng'
 import { checkInteger } from '../core/shape'
 import type { Batch } from '../data/dataset'
 import { Loader, type LoaderState } from '../data/loader'
@@ -17,6 +17,7 @@ import { Curve, type EpochResult, type Scores } from './history'
 import { checkOptions, type Plan, type TrainerOptions } from './options'
 import { Bar } from './progress'
 import { configuration, runReport } from './run-report'
+import { checkState, type PartName, type Running } from './state'
 import { Accumulation, fieldsOf, run } from './step'
 
 /** Batches: arrays of the input, the target, and what else there is. It is iterated once an epoch: an array or a loader. */
@@ -38,15 +39,6 @@ export interface FitResult {
   history: EpochResult[]
   /** Why it ended: all epochs are done, a metric stopped improving, or the signal. */
   stopped: 'epochs' | 'early' | 'signal'
-}
-
-/** An epoch that has begun. */
-interface Running {
-  /** Batches done, for data that is no loader. */
-  batches: number
-  /** Of the loader. */
-  loader: LoaderState | null
-  means: Means
 }
 
 /**
@@ -298,10 +290,18 @@ export class Trainer {
   async save(path: PathLike): Promise<void> {
     const { model, early } = this.#plan
     const running = this.#running && { ...this.#running, means: this.#running.means.stateDict() }
+    const metrics = this.#plan.metrics.map(([name]) => name)
     const parts = Object.fromEntries(this.#stateful().map(([name, part]) => [name, part.stateDict()]))
     await saveCheckpoint(path, {
       ...{ model: model.stateDict(), ...parts, early: early?.stateDict() ?? null, random: randomState() },
-      ...{ history: this.#history, curve: this.#curve.stateDict(), step: this.#step, running, loader: this.#loader },
+      ...{
+        history: this.#history,
+        curve: this.#curve.stateDict(),
+        step: this.#step,
+        metrics,
+        running,
+        loader: this.#loader,
+      },
     })
   }
 
@@ -312,18 +312,10 @@ export class Trainer {
    */
   async load(path: PathLike): Promise<void> {
     const op = 'load'
-    const state = (await loadCheckpoint(path)) as Partial<TrainerState>
-    const { model, early } = this.#plan
-    if (!state.model || !state.random || !Array.isArray(state.history) || !state.curve || state.step === undefined)
-      throw new FormatError(`${op}: ${path}: this is no trainer's checkpoint`)
+    const { model, early, metrics } = this.#plan
     const parts = this.#stateful()
-    for (const name of ['optimizer', 'schedule', 'scaler', 'ema'] as const) {
-      const [there, here] = [state[name] !== undefined, parts.some(([known]) => known === name)]
-      if (there !== here)
-        throw new ArgumentError(
-          `${op}: ${path}: ${there ? `has a state of ${name}, the trainer has none` : `lacks ${name}`}`,
-        )
-    }
+    const [names, kinds] = [metrics.map(([name]) => name), parts.map(([name]) => name)]
+    const state = checkState(op, path, await loadCheckpoint(path), kinds, names)
     model.loadStateDict(state.model)
     for (const [name, part] of parts) part.loadStateDict(state[name] as never)
     if (early && state.early) early.loadStateDict(state.early)
@@ -331,14 +323,14 @@ export class Trainer {
     this.#seeded = true
     this.#history = [...state.history]
     this.#curve.loadStateDict(state.curve)
-    this.#step = checkInteger(op, 'step', state.step, 0)
-    this.#loader = state.loader ?? null
+    this.#step = state.step
+    this.#loader = state.loader
     this.#loaded = true
     this.#running = state.running ? { ...state.running, means: Means.from(state.running.means) } : null
   }
 
   /** In the order in which they are loaded: a schedule writes into the optimizer. */
-  #stateful(): [name: 'optimizer' | 'schedule' | 'scaler' | 'ema', part: Stateful][] {
+  #stateful(): [name: PartName, part: Stateful][] {
     const { optimizer, schedule, scaler, ema } = this.#plan
     const all = [
       ['optimizer', optimizer],
@@ -353,22 +345,6 @@ export class Trainer {
 interface Stateful {
   stateDict(): object
   loadStateDict(state: never): void
-}
-
-/** What a checkpoint holds. */
-interface TrainerState {
-  model: Record<string, never>
-  optimizer: object
-  schedule: object
-  scaler: object
-  ema: object
-  early: { best: number; badEpochs: number } | null
-  random: RandomState
-  history: EpochResult[]
-  curve: { every: number; steps: number[]; losses: number[] }
-  step: number
-  running: (Omit<Running, 'means'> & { means: ReturnType<Means['stateDict']> }) | null
-  loader: LoaderState | null
 }
 
 function checkData(op: string, name: string, data: unknown): void {

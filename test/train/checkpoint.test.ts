@@ -175,6 +175,37 @@ t.test('files that are no checkpoints, and those of other parts', async (t) => {
   })
 })
 
+t.test('checkpoints of a trainer that were changed', async (t) => {
+  const file = path.join(folder(t), 'c.safetensors')
+  const some = await stopAfter(t, 6, file)
+  const state = await train.loadCheckpoint(file)
+  const { running, curve, history } = state as { running: object; curve: object; history: object[] }
+  for (const [name, values] of Object.entries({
+    model: [null, 1],
+    early: [1],
+    random: [null],
+    history: [{}, [1], [{ ...history[0], training: { loss: 'x' } }], [{ ...history[0], lr: null }]],
+    curve: [null, { ...curve, every: 0 }, { ...curve, losses: [] }],
+    step: [-1, 'x', 0.5],
+    metrics: [[1]],
+    running: [1, { ...running, batches: -1 }, { ...running, means: { rows: 1, weight: 1, sums: null } }],
+    loader: [7],
+  }))
+    for (const value of values) {
+      await train.saveCheckpoint(file, { ...state, [name]: value })
+      await t.rejects(some.some.trainer.load(file), {
+        code: 'ERR_FORMAT',
+        message: new RegExp(`c\\.safetensors: this is no trainer's checkpoint: ${name} is `),
+      })
+    }
+  await train.saveCheckpoint(file, state)
+  await t.rejects(everything({ metrics: {} }).trainer.load(file), {
+    code: 'ERR_ARGUMENT',
+    message: /the epoch that it is in measures \["accuracy"\], the trainer \[\]/,
+  })
+  await everything().trainer.load(file)
+})
+
 t.test('the stream of random numbers can be taken up again', (t) => {
   manualSeed(3)
   rand([5])
