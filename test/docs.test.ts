@@ -159,7 +159,8 @@ t.test('docs/train.md', (t) => {
   t.ok(number('plain') > 0.88, `plain: ${number('plain')}`)
   t.ok(number('careful') > 0.85, `careful: ${number('careful')}`)
   t.ok(number('averaged') > 0.5, `averaged: ${number('averaged')}`)
-  for (const line of ['stopped by signal', 'the same true', 'report true', 'at epoch 1']) t.ok(lines.includes(line), line)
+  for (const line of ['stopped by signal', 'the same true', 'report true', 'at epoch 1'])
+    t.ok(lines.includes(line), line)
   // 40 steps an epoch: one start, two lines of steps and one of its own in each.
   t.ok(lines.includes('log 13 lines'))
   t.end()

@@ -3,6 +3,17 @@
 /** The loss and the metrics by name: means over the samples. */
 export type Scores = { loss: number } & Record<string, number>
 
+export interface StepResult {
+  /** Of the epoch that it is in, counted from 0. */
+  epoch: number
+  /** Steps of the optimizer so far, in all epochs, this one included. */
+  step: number
+  /** Learning rate of the first group, for the next step. */
+  lr: number
+  /** Means over the samples of the step. */
+  scores: Scores
+}
+
 export interface EpochResult {
   /** Counted from 0. */
   epoch: number

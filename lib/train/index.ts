@@ -3,7 +3,7 @@ export { type Report, type ReportCurves, type ReportSeries, type ReportTable, wr
 export { loadCheckpoint, saveCheckpoint } from './checkpoint'
 export type { EarlyStoppingOptions } from './early-stopping'
 export { Ema, type EmaOptions, type EmaState } from './ema'
-export type { EpochResult, Scores } from './history'
+export type { EpochResult, Scores, StepResult } from './history'
 export type { LogOption } from './log'
 export { accuracy, type Metric, topK } from './metrics'
 export type { TrainerOptions } from './options'

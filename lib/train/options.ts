@@ -11,6 +11,7 @@ import type { Schedule } from '../optim/schedules'
 import type { Tensor } from '../tensor/tensor'
 import { EarlyStopping, type EarlyStoppingOptions } from './early-stopping'
 import { Ema } from './ema'
+import type { EpochResult, StepResult } from './history'
 import { Log, type LogOption } from './log'
 import { checkMetrics, type Metric } from './metrics'
 import type { ProgressOption } from './progress'
@@ -50,6 +51,10 @@ export interface TrainerOptions {
   report?: PathLike
   /** A bar on stderr when that is a terminal: default 'auto'; false: none. */
   progress?: ProgressOption
+  /** Called, and waited for, after each step, before a checkpoint: pruning little by little can happen here. */
+  onStep?: (result: StepResult) => void | Promise<void>
+  /** Called, and waited for, after each epoch, before its checkpoint. */
+  onEpoch?: (result: EpochResult) => void | Promise<void>
   /** manualSeed(seed) when training begins; a resumed run goes on with the numbers of its checkpoint instead. */
   seed?: number
 }
@@ -72,6 +77,8 @@ export interface Plan {
   readonly log: Log | null
   readonly report: PathLike | null
   readonly progress: ProgressOption
+  readonly onStep: TrainerOptions['onStep'] | null
+  readonly onEpoch: TrainerOptions['onEpoch'] | null
   readonly seed: number | null
 }
 
@@ -81,6 +88,12 @@ function checkChoice<T>(name: string, value: T, choices: readonly T[]): T {
   if (!choices.includes(value))
     throw new ArgumentError(`${op}: ${name} must be ${choices.map(show).join(', ')}, got ${show(value)}`)
   return value
+}
+
+function checkFunction<T>(name: string, value: T | undefined): T | null {
+  if (value !== undefined && typeof value !== 'function')
+    throw new ArgumentError(`${op}: ${name} must be a function, got ${show(value)}`)
+  return value ?? null
 }
 
 function checkInstance<T>(name: string, value: T | undefined, type: new (...args: never[]) => T): T | null {
@@ -122,10 +135,10 @@ export function checkOptions(options: TrainerOptions): Plan {
     throw new ArgumentError(`${op}: options must be an object, got ${show(options)}`)
   const { model, clipNorm } = options
   checkModel(op, model)
-  if (typeof options.loss !== 'function')
-    throw new ArgumentError(`${op}: loss must be a function, got ${show(options.loss)}`)
   if (clipNorm !== undefined && !(checkNumber(op, 'clipNorm', clipNorm) > 0))
     throw new ArgumentError(`${op}: clipNorm must be > 0, got ${clipNorm}`)
+  if (typeof options.loss !== 'function')
+    throw new ArgumentError(`${op}: loss must be a function, got ${show(options.loss)}`)
   const ema = checkInstance('ema', options.ema, Ema)
   if (ema && ema.model !== model) throw new ArgumentError(`${op}: ema averages another model`)
   const metrics = checkMetrics(op, options.metrics)
@@ -148,6 +161,8 @@ export function checkOptions(options: TrainerOptions): Plan {
     log: options.log === undefined ? null : new Log(op, options.log),
     report: options.report === undefined ? null : checkPath(`${op}: report`, options.report),
     progress: checkChoice('progress', options.progress ?? 'auto', ['auto', false]),
+    onStep: checkFunction('onStep', options.onStep),
+    onEpoch: checkFunction('onEpoch', options.onEpoch),
     seed: options.seed === undefined ? null : checkInteger(op, 'seed', options.seed, 0),
   }
 }

@@ -101,7 +101,7 @@ export class Trainer {
     if (signal !== undefined && !(signal instanceof AbortSignal))
       throw new ArgumentError(`${op}: signal must be an AbortSignal, got ${show(signal)}`)
     if (this.#busy) throw new ArgumentError(`${op}: this trainer is at work already`)
-    const { model, checkpoint, log, report, seed } = this.#plan
+    const { model, checkpoint, log, report, seed, onEpoch } = this.#plan
     if (resume && !checkpoint) throw new ArgumentError(`${op}: resume needs the trainer's checkpoint`)
     this.#busy = true
     try {
@@ -118,6 +118,7 @@ export class Trainer {
           }
           const last = this.#history.at(-1) as EpochResult
           await log?.write({ event: 'epoch', ...last }, true)
+          await onEpoch?.(last)
           if (report) await runReport(report, about, this.#history, this.#curve)
           const due = this.epoch === epochs || this.#plan.early?.over || this.epoch % (checkpoint?.every ?? 1) === 0
           if (checkpoint && due) await this.save(checkpoint.path)
@@ -248,7 +249,7 @@ export class Trainer {
     running: Running,
     position: LoaderState | null,
   ): Promise<void> {
-    const { schedule, scheduleEvery, checkpoint, log, optimizer } = this.#plan
+    const { schedule, scheduleEvery, checkpoint, log, optimizer, onStep } = this.#plan
     await group.step(this.#plan)
     this.#step++
     if (schedule && scheduleEvery === 'step' && !(schedule instanceof ReduceLROnPlateau)) schedule.step()
@@ -262,14 +263,10 @@ export class Trainer {
     const scores = this.#scores(step)
     this.#curve.add(this.#step, scores.loss)
     this.#bar.step(scores.loss)
+    const lr = optimizer.paramGroups[0]?.lr ?? 0
     if (log && log.every > 0 && this.#step % log.every === 0)
-      await log.write({
-        event: 'step',
-        epoch: this.epoch,
-        step: this.#step,
-        lr: optimizer.paramGroups[0]?.lr,
-        ...scores,
-      })
+      await log.write({ event: 'step', epoch: this.epoch, step: this.#step, lr, ...scores })
+    await onStep?.({ epoch: this.epoch, step: this.#step, lr, scores })
     if (checkpoint && checkpoint.steps > 0 && this.#step % checkpoint.steps === 0) await this.save(checkpoint.path)
   }
 

@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { amp, crossEntropy, data, manualSeed, nn, noGrad, optim, type Tensor, tensor, train } from 'kerf'
+import { amp, crossEntropy, data, manualSeed, nn, noGrad, optim, prune, type Tensor, tensor, train } from 'kerf'
 import t from 'tap'
 import { Curve } from '#lib/train/history'
 import { unit } from '../oracle/float'
@@ -277,6 +277,29 @@ t.test('the report says what ran', async (t) => {
     t.ok(html.includes(text), text)
 })
 
+t.test('onStep and onEpoch are waited for', async (t) => {
+  const seen: string[] = []
+  const later = () => new Promise((resolve) => setTimeout(resolve, 1))
+  const { trainer, model } = plain({
+    metrics: { accuracy: train.accuracy },
+    async onStep({ epoch, step, lr, scores }) {
+      await later()
+      seen.push(`${epoch} ${step} ${lr} ${Object.keys(scores)}`)
+      if (step === 4) await prune.magnitude(model, { sparsity: 0.5 })
+    },
+    async onEpoch(result) {
+      await later()
+      t.equal(result, trainer.history.at(-1))
+      seen.push(`epoch ${result.epoch}`)
+    },
+  })
+  await trainer.fit(batches(), { epochs: 2 })
+  const steps = (epoch: number) => [1, 2, 3, 4, 5, 6, 7].map((i) => `${epoch} ${7 * epoch + i} 0.01 loss,accuracy`)
+  t.same(seen, [...steps(0), 'epoch 0', ...steps(1), 'epoch 1'])
+  const weight = (bits(model)[0] as [string, number[]])[1]
+  t.ok(weight.filter((x) => x === 0).length >= 1, 'the mask holds')
+})
+
 t.test('a bar on a terminal, nothing elsewhere', (t) => {
   for (const [terminal, seen] of [
     ['true', /epoch 1 .*7\/7 .*loss \d/s],
@@ -345,6 +368,8 @@ t.test('options are checked', async (t) => {
     [{ ...good, report: 3 }, /report: path must be/],
     [{ ...good, progress: 'always' }, /progress must be "auto", false, got "always"/],
     [{ ...good, seed: -1 }, /seed must be/],
+    [{ ...good, onStep: 1 }, /^Trainer: onStep must be a function, got 1/],
+    [{ ...good, onEpoch: 1 }, /^Trainer: onEpoch must be a function, got 1/],
   ] as const)
     t.throws(() => new train.Trainer(options as never), { code: 'ERR_ARGUMENT', message })
   const trainer = new train.Trainer(good)
