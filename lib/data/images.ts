@@ -97,24 +97,32 @@ function rotate(
   sin: number,
   fill: number,
 ): void {
-  const [middleX, middleY] = [(width - 1) / 2, (height - 1) / 2]
+  const middleX = (width - 1) / 2
+  const middleY = (height - 1) / 2
   const plane = height * width
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       // Where the pixel was: turned back, with y downwards.
       const wasX = middleX + cos * (x - middleX) - sin * (y - middleY)
       const wasY = middleY + sin * (x - middleX) + cos * (y - middleY)
-      const [left, top] = [Math.floor(wasX), Math.floor(wasY)]
-      const [right, bottom] = [wasX - left, wasY - top]
-      const [inLeft, inRight] = [left >= 0 && left < width, left >= -1 && left < width - 1]
-      const [inTop, inBottom] = [top >= 0 && top < height, top >= -1 && top < height - 1]
-      const corner = top * width + left
-      for (let c = 0, at = y * width + x, was = corner; c < channels; c++, at += plane, was += plane) {
+      const left = Math.floor(wasX)
+      const top = Math.floor(wasY)
+      const right = wasX - left
+      const bottom = wasY - top
+      const inLeft = left >= 0 && left < width
+      const inRight = left >= -1 && left < width - 1
+      const inTop = top >= 0 && top < height
+      const inBottom = top >= -1 && top < height - 1
+      let at = y * width + x
+      let was = top * width + left
+      for (let c = 0; c < channels; c++) {
         const a = inTop && inLeft ? (from[was] as number) : fill
         const b = inTop && inRight ? (from[was + 1] as number) : fill
         const d = inBottom && inLeft ? (from[was + width] as number) : fill
         const e = inBottom && inRight ? (from[was + width + 1] as number) : fill
         into[at] = (1 - bottom) * ((1 - right) * a + right * b) + bottom * ((1 - right) * d + right * e)
+        at += plane
+        was += plane
       }
     }
   }
