@@ -165,9 +165,23 @@ t.test('docs/distill.md', (t) => {
   t.end()
 })
 
+t.test('docs/train.md', (t) => {
+  const { lines } = run(t, 'docs/train.md')
+  const number = (start: string) => Number(lines.find((line) => line.startsWith(`${start} `))?.slice(start.length))
+  // 5,000 images and a few epochs.
+  t.ok(number('plain') > 0.88, `plain: ${number('plain')}`)
+  t.ok(number('careful') > 0.85, `careful: ${number('careful')}`)
+  t.ok(number('averaged') > 0.5, `averaged: ${number('averaged')}`)
+  for (const line of ['stopped by signal', 'the same true', 'report true', 'at epoch 1'])
+    t.ok(lines.includes(line), line)
+  // 40 steps an epoch: one start, two lines of steps and one of its own in each.
+  t.ok(lines.includes('log 13 lines'))
+  t.end()
+})
+
 t.test('every page with examples is run here', (t) => {
   const pages = readdirSync(path.join(root, 'docs')).filter((file) => file.endsWith('.md'))
   const marked = pages.filter((file) => /<!-- example/.test(readFileSync(path.join(root, 'docs', file), 'utf8')))
-  t.same(marked, ['amp.md', 'distill.md', 'images.md', 'prune.md', 'quantize.md'])
+  t.same(marked, ['amp.md', 'distill.md', 'images.md', 'prune.md', 'quantize.md', 'train.md'])
   t.end()
 })

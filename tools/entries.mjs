@@ -4,7 +4,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
-const areas = ['nn', 'optim', 'amp', 'quant', 'prune', 'distill', 'parallel', 'tune', 'io', 'data']
+const areas = ['nn', 'optim', 'amp', 'quant', 'prune', 'distill', 'train', 'parallel', 'tune', 'io', 'data']
 
 /** The entry points that exist, as paths below dist/ without an extension. */
 export function entries() {

@@ -1,4 +1,5 @@
 /** The seeded random state behind randn, rand, dropout and shuffling. */
+import { ArgumentError, show } from './errors'
 import { checkInteger } from './shape'
 
 let seed = 0
@@ -21,15 +22,24 @@ function seedByClock(): void {
   if (!seeded) manualSeed((Date.now() * 1000 + Math.floor(performance.now() * 1000)) % 2 ** 48)
 }
 
-/** Where the stream is, so that setRandomState() can give the numbers that follow once more. */
+/** Where the stream of randn, rand, dropout and shuffling is, so that setRandomState() can give the numbers that follow once more. */
 export function randomState(): RandomState {
   seedByClock()
   return { seed, offset }
 }
 
+/** Goes on from where randomState() was asked. @throws ArgumentError for anything else */
 export function setRandomState(state: RandomState): void {
-  seed = state.seed
-  offset = state.offset
+  const op = 'setRandomState'
+  if (typeof state !== 'object' || state === null)
+    throw new ArgumentError(`${op}: expected what randomState() returns, got ${show(state)}`)
+  const checked = {
+    seed: checkInteger(op, 'seed', state.seed, 0),
+    offset: checkInteger(op, 'offset', state.offset, 0),
+  }
+  seed = checked.seed
+  offset = checked.offset
+  seeded = true
 }
 
 /**

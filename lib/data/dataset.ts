@@ -139,6 +139,12 @@ export function checkDataset(op: string, dataset: unknown): void {
   checkInteger(op, 'dataset.length', length, 0, MAX_SAMPLES)
 }
 
+/** A batch as training takes it: tensors, the inputs first. */
+export function checkBatch(op: string, batch: unknown): Batch {
+  if (Array.isArray(batch) && batch.length > 0 && batch.every((x) => x instanceof Tensor)) return batch
+  throw new ArgumentError(`${op}: a batch of data must be an array of tensors, [input, labels], got ${show(batch)}`)
+}
+
 /**
  * 0 ... n - 1 in random order (Fisher-Yates).
  *

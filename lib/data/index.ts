@@ -1,5 +1,16 @@
 /** Data sets and batches. */
+export { type AugmentOptions, augment } from './augment'
 export { type Batch, type Dataset, Subset, split, TensorDataset } from './dataset'
 export { readIdx } from './idx'
-export { Loader, type LoaderOptions, loader } from './loader'
+export {
+  cutout,
+  type ImageSize,
+  type ImageTransform,
+  normalize,
+  randomErasing,
+  randomHorizontalFlip,
+  randomRotation,
+  randomShift,
+} from './images'
+export { Loader, type LoaderOptions, type LoaderState, loader, type Transform, type TransformContext } from './loader'
 export { type MnistOptions, mnist } from './mnist'

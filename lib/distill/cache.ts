@@ -32,6 +32,8 @@ export interface Cache {
 export function checkCache(op: string, given: unknown, teachers: readonly Teacher[], data: unknown): Cache {
   if (!(data instanceof Loader))
     throw new ArgumentError(`${op}: cache needs data to be a Loader, which knows its samples, got ${show(data)}`)
+  if (data.transform !== null)
+    throw new ArgumentError(`${op}: cache needs the same sample for the same index each time: data has a transform`)
   if (given === 'memory') return { loader: data, path: null, key: '' }
   if (typeof given !== 'object' || given === null)
     throw new ArgumentError(`${op}: cache must be 'memory' or { path }, got ${show(given)}`)

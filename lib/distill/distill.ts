@@ -1,7 +1,9 @@
 /** Trains a student on labels and on what teachers say. */
 import { isIterable } from '../core/checks'
 import { ArgumentError, show } from '../core/errors'
+import { Means } from '../core/means'
 import { checkInteger } from '../core/shape'
+import { checkBatch } from '../data/dataset'
 import { checkModel, keepingModes } from '../nn/model'
 import { Module } from '../nn/module'
 import { add } from '../ops/arithmetic'
@@ -9,7 +11,7 @@ import { detach } from '../ops/clone'
 import { zeros } from '../ops/create'
 import { stack } from '../ops/join'
 import { scope } from '../tensor/context'
-import { Tensor } from '../tensor/tensor'
+import type { Tensor } from '../tensor/tensor'
 import { type Cache, type CacheOption, checkCache, withAnswers } from './cache'
 import { checkLossOptions, type LossOptions, lossParts, weighed } from './loss'
 import { ask, checkTeachers, type Teacher } from './teacher'
@@ -111,26 +113,6 @@ function checkFunction(op: string, name: string, value: unknown): void {
     throw new ArgumentError(`${op}: ${name} must be a function, got ${show(value)}`)
 }
 
-function checkBatch(op: string, batch: unknown): readonly Tensor[] {
-  if (Array.isArray(batch) && batch.length > 0 && batch.every((x) => x instanceof Tensor)) return batch
-  throw new ArgumentError(`${op}: a batch of data must be an array of tensors, [input, labels], got ${show(batch)}`)
-}
-
-/** Sums of what the steps of an epoch said. */
-class Sums {
-  steps = 0
-  #sums = [0, 0, 0, 0]
-
-  add(parts: ArrayLike<number>): void {
-    this.steps++
-    this.#sums = this.#sums.map((sum, i) => sum + (parts[i] as number))
-  }
-
-  mean(part: number): number {
-    return (this.#sums[part] as number) / this.steps
-  }
-}
-
 /**
  * Trains the student, in place, on `alpha * CE + (1 - alpha) * T^2 * KL` (see `loss`). Teachers run in evaluation mode and
  * without gradients; they and the student are in their own modes again afterwards, also when this throws.
@@ -157,28 +139,28 @@ export async function distill(options: DistillOptions): Promise<DistillEpoch[]> 
     try {
       for (let epoch = 0; epoch < epochs; epoch++) {
         const start = performance.now()
-        const sums = new Sums()
+        const means = new Means(4)
         student.train()
         if (cache) cache.loader.epoch++ // as if it had been iterated itself
         for await (const batch of answers?.batches ?? data) {
           const parts = await step(plan, terms, checkBatch('distill', batch))
           const values = (await parts.data()) as Float32Array
           parts.dispose()
-          sums.add(values)
+          means.add(values)
           totalSteps++
-          await progress?.({ epoch, step: sums.steps, totalSteps, loss: values[0] as number })
+          await progress?.({ epoch, step: means.rows, totalSteps, loss: values[0] as number })
         }
-        if (sums.steps === 0)
+        if (means.rows === 0)
           throw new ArgumentError(`distill: data was empty in epoch ${epoch} (an array or a loader, not a generator)`)
         student.eval()
         const score = validate ? await validate(student, epoch) : null
         history.push({
           epoch,
-          steps: sums.steps,
-          loss: sums.mean(0),
-          hard: weights.alpha > 0 ? sums.mean(1) : null,
-          soft: weights.alpha < 1 ? sums.mean(2) : null,
-          features: features.length > 0 ? sums.mean(3) : null,
+          steps: means.rows,
+          loss: means.mean(0),
+          hard: weights.alpha > 0 ? means.mean(1) : null,
+          soft: weights.alpha < 1 ? means.mean(2) : null,
+          features: features.length > 0 ? means.mean(3) : null,
           score,
           seconds: (performance.now() - start) / 1000,
         })

@@ -118,8 +118,8 @@ export class Conv1d extends Convolution<Conv1dLayerOptions> {
 }
 
 /**
- * A learned upsampling, the transpose of Conv2d: see convTranspose2d. weight is [inChannels, outChannels / groups, kernel rows,
- * kernel columns].
+ * A learned upsampling, the transpose of Conv2d: see convTranspose2d. weight is [inChannels, outChannels / groups, kernel height,
+ * kernel width].
  */
 export class ConvTranspose2d extends Convolution<ConvTranspose2dOptions> {
   constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: ConvTranspose2dOptions = {}) {

@@ -102,7 +102,7 @@ function operands(op: string, x: Tensor, weight: Tensor, axes: number): { a: Ten
  * @param weight [outChannels, channels / groups, kernel height, kernel width], or a quantized one (int8 or uint8, per tensor or per
  * channel(0)): with `quantizeInput` bytes meet bytes, exactly, else its float values serve
  * @param bias [outChannels]
- * @returns [images, outChannels, height, width] in the promoted dtype; rows = floor((rows + 2 padding - dilation (kernel - 1) - 1) / stride) + 1
+ * @returns [images, outChannels, height, width] in the promoted dtype; height = floor((height + 2 padding - dilation (kernel - 1) - 1) / stride) + 1
  * @throws ShapeError where sizes do not go together or the kernel is larger than the padded input
  */
 export function conv2d<A extends DType, B extends DType>(
@@ -176,7 +176,7 @@ export function conv1d<A extends DType, B extends DType>(
  * @param x [images, channels, height, width], or without images
  * @param weight [channels, outChannels / groups, kernel height, kernel width]
  * @param bias [outChannels]
- * @returns rows = (rows - 1) stride - 2 padding + dilation (kernel - 1) + outputPadding + 1, and so for columns
+ * @returns height = (height - 1) stride - 2 padding + dilation (kernel - 1) + outputPadding + 1, and so for the width
  */
 export function convTranspose2d<A extends DType, B extends DType>(
   x: Tensor<A>,

@@ -4,7 +4,7 @@ import { ShapeError } from '../core/errors'
 import { checkAxis, checkNumber, showShape } from '../core/shape'
 import { native, type View } from '../native/call'
 import { div, eq, gt, mul, ne, sub, where } from './arithmetic'
-import { arg, converted, empty, emptyLike, type Tensor, taped } from './op'
+import { arg, castTo, converted, empty, emptyLike, type Tensor, taped } from './op'
 import { type Axes, mean, type ReduceOptions, reduce, reducedShapes, sum } from './reduce'
 import { flip, reshape } from './shape'
 
@@ -45,18 +45,17 @@ export function std<D extends DType>(a: Tensor<D>, axis?: Axes, options: Varianc
   const x = arg('std', 'a', a)
   const correction = checkNumber('std', 'correction', options.correction ?? 1)
   const dtype = floatOf(x.dtype)
-  // Through float32, because the square of a float16 deviation above 255 is beyond float16.
+  // Through float32, because the square of a float16 deviation above 255 is beyond float16. Both casts are on the tape.
+  const wide = x.dtype === 'float32' ? x : castTo(x, 'float32')
   const call = (out: View, from: View) => {
-    const squares = empty('float32', out.shape)
-    native.variance(squares, from, correction)
-    native.sqrt(squares, squares)
-    native.copy(out, squares)
-    squares.dispose()
+    native.variance(out, from, correction)
+    native.sqrt(out, out)
   }
-  return reduce('std', call, converted(x, 'float32'), axis, options, dtype, (grad, input, out, axes) => {
+  const root = reduce('std', call, wide, axis, options, 'float32', (grad, input, out, axes) => {
     const scale = where(eq(out, 0), 0, div(grad, mul(out, degrees(input, out, correction))))
     return mul(centred(input, axes), scale)
-  }) as Tensor<FloatOf<D>>
+  })
+  return (dtype === 'float32' ? root : castTo(root, dtype)) as Tensor<FloatOf<D>>
 }
 
 type Arg = (out: View, a: View, axis: number) => void

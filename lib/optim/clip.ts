@@ -57,6 +57,17 @@ function totalNorm(grads: readonly Tensor[], p: number): Tensor<'float32'> {
   return p === 2 ? sqrt(total) : pow(total, 1 / p)
 }
 
+/** Multiplies every gradient by a number, in place. */
+export function scaleGrad(parameters: Iterable<Tensor>, factor: number): void {
+  const grads = gradsOf('scaleGrad', parameters)
+  for (const grad of grads) {
+    const by = empty(grad.dtype, [])
+    native.fill(by, factor)
+    native.mul(grad, grad, expandView(by, grad.shape))
+    by.dispose()
+  }
+}
+
 /** Clamps every element of every gradient to [-clipValue, clipValue]. */
 export function clipGradValue(parameters: Iterable<Tensor>, clipValue: number): void {
   const grads = gradsOf('clipGradValue', parameters)

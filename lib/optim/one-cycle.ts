@@ -73,8 +73,9 @@ export class OneCycleLR extends Schedule {
     return this.#at(step, maxMomentum, baseMomentum, maxMomentum)
   }
 
+  /** The call after the last of totalSteps steps changes nothing: lr stays at its end. One more throws, as in PyTorch. */
   override step(): void {
-    if (this.stepCount + 1 >= this.options.totalSteps) {
+    if (this.stepCount >= this.options.totalSteps) {
       throw new ArgumentError(`OneCycleLR: step ${this.stepCount + 1} is beyond totalSteps, ${this.options.totalSteps}`)
     }
     super.step()
@@ -93,8 +94,9 @@ export class OneCycleLR extends Schedule {
   #at(step: number, from: number, peak: number, to: number): number {
     const rising = this.options.pctStart * this.options.totalSteps - 1
     const last = this.options.totalSteps - 1
-    if (step <= rising) return this.#between(from, peak, rising === 0 ? 1 : step / rising)
-    return this.#between(peak, to, last === rising ? 1 : (step - rising) / (last - rising))
+    const at = Math.min(step, last)
+    if (at <= rising) return this.#between(from, peak, rising === 0 ? 1 : at / rising)
+    return this.#between(peak, to, last === rising ? 1 : (at - rising) / (last - rising))
   }
 
   #between(from: number, to: number, part: number): number {

@@ -18,6 +18,7 @@ const LIB_FLOORS: Record<string, number> = {
   parallel: 8,
   tune: 8,
   distill: 8,
+  train: 8,
   '': 9,
   cli: 10,
 }

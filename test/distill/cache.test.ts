@@ -153,6 +153,11 @@ t.test('samples that change cannot be cached', async (t) => {
     length: N,
     batch: (indices) => [asTensor(logits(asked++, indices.length, IN)), asLabels([...indices].map(() => 0))],
   }
+  const changing = data.loader(set(), { batchSize: 16, transform: (batch) => batch })
+  await t.rejects(train({ teacher: net(1), cache: 'memory' }, changing), {
+    code: 'ERR_ARGUMENT',
+    message: /cache needs the same sample for the same index each time: data has a transform/,
+  })
   await t.rejects(train({ teacher: net(1), cache: 'memory' }, batches(noisy)), {
     code: 'ERR_ARGUMENT',
     message: /gives other samples for the same indices/,

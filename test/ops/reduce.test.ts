@@ -1,5 +1,6 @@
 // Reductions against float64: every subset of axes, every layout, every dtype.
 import t from 'tap'
+import { backward } from '#lib/autograd/backward'
 import { type DType, floatOf, isFloat, sumOf } from '#lib/core/dtype'
 import { tensor, zeros } from '#lib/ops/create'
 import { max, mean, min, sum } from '#lib/ops/reduce'
@@ -220,6 +221,30 @@ t.test('variance of large, close numbers does not cancel; std of float16 does no
   const far = tensor([-300, 300, -300, 300], { dtype: 'float16' })
   t.equal(std(far, null, { correction: 0 }).item(), 300)
   t.end()
+})
+
+onEveryTarget('the gradient of std arrives in the dtype of its input', () => {
+  const failures: string[] = []
+  const n = 37
+  for (const dtype of floats) {
+    const { tensor: a, values } = lay('contiguous', dtype, random(dtype, [n], 5))
+    a.requiresGrad = true
+    backward(std(a))
+    if (a.grad === null) {
+      failures.push(`${dtype}: no gradient`)
+      continue
+    }
+    if (a.grad.dtype !== dtype) failures.push(`${dtype}: the gradient is ${a.grad.dtype}`)
+    const mean = oracle.mean([...values.data])
+    const scale = 1 / ((n - 1) * Math.sqrt(oracle.variance([...values.data], 1)))
+    const want = oracle.map(values, (x) => (x - mean) * scale)
+    // Values up to 3: the deviation is off by the mean's chain and two roundings; its factor by the variance's chain (half of it
+    // after the root) and a handful of roundings; then the cast.
+    const tolerance = (_: number, w: number) =>
+      3 * (CHAIN + 2 * unit('float32')) * scale + (4 * CHAIN + 8 * unit('float32')) * Math.abs(w) + ulp(dtype, w) / 2
+    failures.push(...compare(`grad of std ${dtype}`, a.grad, want, tolerance))
+  }
+  return failures
 })
 
 onEveryTarget('cumsum along every axis', () => {

@@ -309,6 +309,9 @@ t.test('OneCycleLR moves momentum the other way, or the first beta', (t) => {
   new optim.OneCycleLR(adam, { maxLr: 1, totalSteps: 10 })
   t.same(adam.paramGroups[0]?.betas, [0.95, 0.999])
   for (let i = 0; i < 7; i++) schedule.step()
+  const [end, momentum] = [schedule.lrs, sgd.paramGroups[0]?.momentum]
+  schedule.step()
+  t.same([schedule.lrs, sgd.paramGroups[0]?.momentum], [end, momentum], 'after the last step nothing changes')
   t.throws(() => schedule.step(), { code: 'ERR_ARGUMENT', message: /totalSteps/ })
   t.throws(() => new optim.OneCycleLR(new optim.SGD([param()]), { maxLr: 1, totalSteps: 10 }), { message: /momentum/ })
   t.end()

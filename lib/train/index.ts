@@ -1,0 +1,11 @@
+/** Training: the loop with all around it, averages of weights, checkpoints, reports. */
+export { type Report, type ReportCurves, type ReportSeries, type ReportTable, writeReport } from '../io/report'
+export { loadCheckpoint, saveCheckpoint } from './checkpoint'
+export type { EarlyStoppingOptions } from './early-stopping'
+export { Ema, type EmaOptions, type EmaState } from './ema'
+export type { EpochResult, Scores, StepResult } from './history'
+export type { LogOption } from './log'
+export { accuracy, type Metric, topK } from './metrics'
+export type { TrainerOptions } from './options'
+export type { ProgressOption } from './progress'
+export { type FitOptions, type FitResult, type TrainData, Trainer } from './trainer'
