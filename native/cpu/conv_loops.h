@@ -13,6 +13,9 @@
 //     for each group, for each strip of column panels:
 //       for each slice of k:  gather the strip's patches;  for each row panel, for each panel of the strip: tile
 //       bias, activation, and each pixel to its place
+//
+// Where output rows are as far apart as input rows (float32, row stride 1), tiles read the planes themselves: columns then count
+// on from row to row, over the few planes' columns that are no pixel, and every tap is the same run of memory, shifted.
 #pragma once
 #include <type_traits>
 #include "conv_direct.h"
@@ -91,59 +94,139 @@ static void place_sums(const ConvProduct<T>& x, const PixelChunk& chunk, int64_t
   }
 }
 
-// A chunk's pixels for one group. False when memory is exhausted.
+// The same where columns run along an image's planes, `pitch` a row: those beyond out_w are no pixels.
 template <class T>
-static bool conv_chunk(const ConvProduct<T>& x, const Planes<typename T::In>& planes, const PixelChunk& chunk, int64_t group) {
+static void place_lines(const ConvProduct<T>& x, const PixelChunk& chunk, int64_t image, int64_t group, const float* sums, int64_t sums_row,
+                        int64_t row, int64_t rows, int64_t col, int64_t cols) {
+  const int64_t pitch = x.patches->step.pitch, out_w = x.patches->shape.out_w;
+  for (int64_t done = 0; done < cols;) {
+    const int64_t y = (col + done) / pitch, at = (col + done) % pitch, run = min_of(out_w - at, cols - done);
+    if (run > 0) {
+      const PixelChunk line{chunk.image + image, 1, chunk.row + y, 1};
+      place_sums(x, line, group, sums + done, sums_row, row, rows, at, run);
+    }
+    done += min_of(pitch - at, cols - done);
+  }
+}
+
+// How a chunk's columns are worked on.
+template <class T>
+struct ConvBlocking {
+  using Unit = typename ConvTile<T>::Unit;
+  int64_t slices, slice_units;  // of k
+  int64_t step;                 // panels in a tile: few rows take two
+  int64_t strip;                // panels for which the weights are read once
+
+  explicit ConvBlocking(const ConvProduct<T>& x) {
+    constexpr int64_t panel_row = kPanel * static_cast<int64_t>(sizeof(Unit));
+    slices = max_of(1, ceil_div(x.units, kSliceBytes / panel_row));
+    slice_units = ceil_div(x.units, slices);
+    step = x.row_panels == 1 && x.m * 4 <= ConvTile<T>::kRows * kPanelVectors ? 2 : 1;
+    const bool streams = x.m * x.words * 4 > kWeightsInL2;
+    strip = streams ? max_of(step, kStripBytes / max_of(1, slice_units * panel_row) / step * step) : step;
+  }
+};
+
+// Columns [0, n) of a group by strips: `feed(args, first panel, panels, k0, units)` says where the tiles of a slice find B,
+// `place(sums, sums_row, row, rows, col, cols)` takes the sums. False when memory is exhausted.
+template <class T, BSource b_source, class Feed, class Place>
+static bool conv_columns(const ConvProduct<T>& x, const ConvBlocking<T>& by, int64_t group, int64_t n, Feed&& feed, Place&& place) {
   using Tile = ConvTile<T>;
-  using Unit = typename Tile::Unit;
-  const int64_t n = chunk.images * planes.pixels, col_panels = ceil_div(n, kPanel);
-  const int64_t slice_units = kSliceBytes / (kPanel * static_cast<int64_t>(sizeof(Unit)));
-  const int64_t slices = max_of(1, ceil_div(x.units, slice_units));
-  const int64_t panel_units = ceil_div(x.units, slices);
-  const bool streams = x.m * x.words * 4 > kWeightsInL2;
-  const int64_t panel_bytes = max_of(1, panel_units * kPanel * static_cast<int64_t>(sizeof(Unit)));
-  // Few rows take two panels in one tile.
-  const int64_t step = x.row_panels == 1 && x.m * 4 <= Tile::kRows * kPanelVectors ? 2 : 1;
-  const int64_t strip = streams ? max_of(step, kStripBytes / panel_bytes / step * step) : step;
-  const int64_t sums_row = strip * kPanel;
-  auto* panels = static_cast<Unit*>(scratch(Scratch::patches, static_cast<size_t>(strip * panel_units * kPanel + W) * sizeof(Unit)));
+  const int64_t col_panels = ceil_div(n, kPanel), sums_row = by.strip * kPanel;
   auto* sums = static_cast<float*>(scratch(Scratch::convert, static_cast<size_t>(x.m * sums_row) * sizeof(float)));
-  if (!panels || !sums) return false;
+  if (!sums) return false;
   const float* weights = x.weights + group * x.m * x.words;
-  for (int64_t first = 0; first < col_panels; first += strip) {
-    const int64_t number = min_of(strip, col_panels - first), col0 = first * kPanel, cols = min_of(number * kPanel, n - col0);
-    for (int64_t slice = 0; slice < slices; slice++) {
-      const int64_t unit0 = slice * x.units / slices, units = (slice + 1) * x.units / slices - unit0;
-      const int64_t k0 = unit0 * Tile::kElements, k = min_of(units * Tile::kElements, x.k - k0);
-      for (int64_t i = 0; i < number; i++)
-        gather_panel(x, planes, group, panels + i * units * kPanel, col0 + i * kPanel, min_of(kPanel, cols - i * kPanel), k0, k);
+  for (int64_t first = 0; first < col_panels; first += by.strip) {
+    const int64_t number = min_of(by.strip, col_panels - first), col0 = first * kPanel, cols = min_of(number * kPanel, n - col0);
+    for (int64_t slice = 0; slice < by.slices; slice++) {
+      const int64_t unit0 = slice * x.units / by.slices, units = (slice + 1) * x.units / by.slices - unit0;
+      TileArgs<Tile> args;
+      args.units = units;
+      args.a_row = 1;
+      args.c_row = sums_row;
+      args.accumulate = slice > 0;
+      args.distance = 0;
+      args.ahead_step = 0;
+      feed(args, col0, cols, unit0 * Tile::kElements, min_of(units * Tile::kElements, x.k - unit0 * Tile::kElements));
+      const auto* b = args.b;
       for (int64_t panel = 0; panel < x.row_panels; panel++) {
         const int64_t row = x.row_of(panel), height = x.row_of(panel + 1) - row;
-        TileArgs<Tile> args;
-        args.units = units;
         args.a = weights + row * x.words + unit0 * Tile::kSub * height;
         args.a_word = height;
-        args.a_row = 1;
-        args.b_unit = kPanel;
-        args.b_panel = units * kPanel;
-        args.c_row = sums_row;
-        args.accumulate = slice > 0;
-        args.distance = 0;
         args.ahead = reinterpret_cast<const char*>(args.a);
-        args.ahead_step = 0;
-        for (int64_t i = 0; i < number; i += step) {
-          const int64_t width = min_of(step * kPanel, cols - i * kPanel);
-          const int vectors = static_cast<int>(width <= W ? 1 : width <= kPanel ? kPanelVectors : step * kPanelVectors);
-          args.b = panels + i * args.b_panel;
+        for (int64_t i = 0; i < number; i += by.step) {
+          const int64_t width = min_of(by.step * kPanel, cols - i * kPanel);
+          const int vectors = static_cast<int>(width <= W ? 1 : width <= kPanel ? kPanelVectors : by.step * kPanelVectors);
+          args.b = b + i * args.b_panel;
           args.c = sums + row * sums_row + i * kPanel;
           args.last = width - (vectors - 1) * W;
-          choose_tile<Tile, ASource::packed>(height, vectors)(args);
+          choose_tile<Tile, ASource::packed, b_source>(height, vectors)(args);
         }
-        if (slice + 1 == slices) place_sums(x, chunk, group, sums, sums_row, row, height, col0, cols);
+        if (slice + 1 == by.slices) place(sums, sums_row, row, height, col0, cols);
       }
     }
   }
   return true;
+}
+
+// Cycles of a tap that gathering a panel costs; a row of the product costs one.
+constexpr double kGatherCycles = 8;
+
+// Whether tiles should read a chunk's planes themselves.
+template <class T>
+static bool reads_lines(const ConvProduct<T>& x, const Planes<typename T::In>& planes, const PixelChunk& chunk, int64_t group) {
+  if constexpr (!std::is_same_v<typename ConvTile<T>::Unit, typename T::In> || ConvTile<T>::kElements != 1) return false;
+  const Patches& p = *x.patches;
+  if (p.step.down != p.step.pitch) return false;
+  const int64_t line = (chunk.rows - 1) * p.step.pitch + p.shape.out_w, panels = ceil_div(line, kPanel);
+  if ((chunk.images - 1) * p.step.image + ceil_div(panels, 2) * 2 * kPanel > planes.room(p, group)) return false;
+  const double lines = static_cast<double>(chunk.images * panels * x.m);
+  return lines < static_cast<double>(ceil_div(chunk.images * planes.pixels, kPanel)) * (static_cast<double>(x.m) + kGatherCycles);
+}
+
+// A chunk's pixels for one group. False when memory is exhausted.
+template <class T>
+static bool conv_chunk(const ConvProduct<T>& x, const Planes<typename T::In>& planes, const PixelChunk& chunk, int64_t group) {
+  using Tile = ConvTile<T>;
+  const ConvBlocking<T> by(x);
+  const Patches& p = *x.patches;
+  if constexpr (std::is_same_v<typename Tile::Unit, typename T::In> && Tile::kElements == 1) {
+    if (reads_lines(x, planes, chunk, group)) {
+      const int64_t line = (chunk.rows - 1) * p.step.pitch + p.shape.out_w;
+      for (int64_t image = 0; image < chunk.images; image++) {
+        const auto* from = planes.x + planes.offset(p, group) + image * p.step.image;
+        const bool fine = conv_columns<T, BSource::scattered>(
+            x, by, group, line,
+            [&](TileArgs<Tile>& args, int64_t col, int64_t, int64_t k0, int64_t) {
+              args.b = from + col;
+              args.b_units = p.taps + k0;
+              args.b_unit = 0;
+              args.b_panel = kPanel;
+            },
+            [&](const float* sums, int64_t sums_row, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+              place_lines(x, chunk, image, group, sums, sums_row, row, rows, col, cols);
+            });
+        if (!fine) return false;
+      }
+      return true;
+    }
+  }
+  using Unit = typename Tile::Unit;
+  auto* panels = static_cast<Unit*>(scratch(Scratch::patches, static_cast<size_t>(by.strip * by.slice_units * kPanel + W) * sizeof(Unit)));
+  if (!panels) return false;
+  return conv_columns<T, BSource::even>(
+      x, by, group, chunk.images * planes.pixels,
+      [&](TileArgs<Tile>& args, int64_t col, int64_t cols, int64_t k0, int64_t k) {
+        args.b = panels;
+        args.b_units = nullptr;
+        args.b_unit = kPanel;
+        args.b_panel = args.units * kPanel;
+        for (int64_t i = 0; i * kPanel < cols; i++)
+          gather_panel(x, planes, group, panels + i * args.b_panel, col + i * kPanel, min_of(kPanel, cols - i * kPanel), k0, k);
+      },
+      [&](const float* sums, int64_t sums_row, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+        place_sums(x, chunk, group, sums, sums_row, row, rows, col, cols);
+      });
 }
 
 template <class T>

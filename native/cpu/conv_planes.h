@@ -126,10 +126,11 @@ static bool lay_chunk(const Patches& p, const void* input, const PixelChunk& chu
     return true;
   }
   planes.channel0 = channel0;
-  planes.elements = (chunk.images - 1) * p.step.image + channels * p.step.channel + W;  // pieces are read in whole vectors
+  constexpr int64_t kBeyond = 2 * kPanel;  // pieces are read in whole vectors, lines in whole tiles
+  planes.elements = (chunk.images - 1) * p.step.image + channels * p.step.channel + kBeyond;
   In* laid = static_cast<In*>(scratch(Scratch::planes, static_cast<size_t>(planes.elements) * sizeof(In)));
   if (!laid) return false;
-  memset(laid + planes.elements - W, 0, W * sizeof(In));
+  memset(laid + planes.elements - kBeyond, 0, kBeyond * sizeof(In));
   planes.x = laid;
   for (int64_t image = 0; image < chunk.images; image++)
     for (int64_t c = 0; c < channels; c++)

@@ -30,6 +30,7 @@ struct TileArgs {
   int64_t a_word, a_row;
   const typename T::Unit* b;
   int64_t b_unit, b_panel;  // steps from unit to unit, and from panel to panel (tiles wider than a panel)
+  const int64_t* b_units;   // scattered B: unit u is at b + b_units[u]
   float* c;
   int64_t c_row;
   int64_t last;     // columns of the last vector, 1..W
@@ -41,8 +42,9 @@ struct TileArgs {
 };
 
 enum class ASource { packed, direct };
+enum class BSource { even, scattered };
 
-template <class T, int MR, int NV, ASource source>
+template <class T, int MR, int NV, ASource source, BSource b_source>
 static void tile(const TileArgs<T>& args) {
   const float* a = args.a;
   const int64_t a_word = args.a_word, a_row = args.a_row;
@@ -65,12 +67,14 @@ static void tile(const TileArgs<T>& args) {
 #pragma GCC unroll 8
       for (int v = 0; v < NV; v++) acc[r][v] = set1(0.0f);
   }
+  const int64_t* units = args.b_units;
   for (int64_t p = args.units; p > 0; p--) {
+    if constexpr (b_source == BSource::scattered) b = args.b + *units++;
     typename T::Loaded loaded[NV];
 #pragma GCC unroll 8
     for (int v = 0; v < NV; v++) {
       const typename T::Unit* from = b + (v / kPanelVectors) * b_panel + (v % kPanelVectors) * W;
-      if (v % kPanelVectors * sizeof(typename T::Unit) * W % 64 == 0) __builtin_prefetch(from + distance);
+      if (b_source == BSource::even && v % kPanelVectors * sizeof(typename T::Unit) * W % 64 == 0) __builtin_prefetch(from + distance);
       loaded[v] = T::load_units(from);
     }
 #pragma GCC unroll 2
@@ -87,7 +91,7 @@ static void tile(const TileArgs<T>& args) {
     }
     a += source == ASource::direct ? T::kSub : T::kSub * a_word;
     b += b_unit;
-    if constexpr (NV <= kPanelVectors) {
+    if constexpr (NV <= kPanelVectors && b_source == BSource::even) {
       __builtin_prefetch(ahead, 0, 2);
       ahead += ahead_step;
     }
@@ -106,24 +110,24 @@ template <class T>
 using TileFunction = void (*)(const TileArgs<T>&);
 
 // Tiles wider than a panel keep a few rows' accumulators in otherwise idle registers: several streams of B at once.
-template <class T, int MR, ASource source>
+template <class T, int MR, ASource source, BSource b_source>
 static TileFunction<T> tile_of_vectors(int vectors) {
   constexpr int room = T::kRows * kPanelVectors;
   switch (vectors) {
-    case 1: return tile<T, MR, 1, source>;
-    case 2: return tile<T, MR, 2, source>;
-    case 4: if constexpr (MR * 4 <= room) return tile<T, MR, 4, source>; else return nullptr;
-    case 8: if constexpr (MR * 8 <= room) return tile<T, MR, 8, source>; else return nullptr;
+    case 1: return tile<T, MR, 1, source, b_source>;
+    case 2: return tile<T, MR, 2, source, b_source>;
+    case 4: if constexpr (MR * 4 <= room) return tile<T, MR, 4, source, b_source>; else return nullptr;
+    case 8: if constexpr (MR * 8 <= room) return tile<T, MR, 8, source, b_source>; else return nullptr;
   }
   return nullptr;
 }
 
-template <class T, ASource source, int MR = 1>
+template <class T, ASource source, BSource b_source = BSource::even, int MR = 1>
 static TileFunction<T> choose_tile(int64_t rows, int vectors) {
   if constexpr (MR < T::kRows) {
-    if (rows > MR) return choose_tile<T, source, MR + 1>(rows, vectors);
+    if (rows > MR) return choose_tile<T, source, b_source, MR + 1>(rows, vectors);
   }
-  return tile_of_vectors<T, MR, source>(vectors);
+  return tile_of_vectors<T, MR, source, b_source>(vectors);
 }
 
 }  // namespace kerf::KERF_TARGET
