@@ -30,3 +30,15 @@ export {
 export { Linear, type LinearOptions } from './linear'
 export { type AnyModule, type LoadResult, Module, type StateDict } from './module'
 export { Parameter } from './parameter'
+export {
+  GRU,
+  GRUCell,
+  type HiddenState,
+  LSTM,
+  LSTMCell,
+  type LSTMState,
+  type RecurrentCellOptions,
+  type RecurrentOptions,
+  RNN,
+  type RNNOptions,
+} from './recurrent'

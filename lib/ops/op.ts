@@ -102,6 +102,11 @@ export function converted<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
   return a.dtype === dtype ? (a as Tensor<D>) : copyTo(a, dtype)
 }
 
+/** The tensor itself when it is contiguous and has the dtype, else a copy (not recorded). */
+export function contiguousAs<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
+  return a.dtype === dtype && a.contiguous ? (a as Tensor<D>) : copyTo(a, dtype)
+}
+
 /** A tensor of the same shape (and dtype, unless given) with uninitialised bytes. */
 export function emptyLike<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
   return empty(dtype, a.shape)

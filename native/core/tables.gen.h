@@ -4,6 +4,6 @@
 namespace kerf {
 
 // Of the tables that this binary was built from; lib/core/tables.gen.ts carries the same.
-inline constexpr char kTables[] = "0c2bc1ba0f2172a3";
+inline constexpr char kTables[] = "0bfc0fcb6fedea9c";
 
 }  // namespace kerf

@@ -2,7 +2,6 @@
 const byReason: Record<string, string> = {
   'kerf has no pooling yet': 'AveragePool MaxPool MaxUnpool LRN',
   'kerf has no integer convolution yet': 'ConvInteger QLinearConv',
-  'kerf has no recurrent layers': 'GRU LSTM RNN',
   'kerf has no such elementwise function': 'Acos Acosh Asin Asinh Atan Atanh Mod BitShift',
   'kerf has no product reduction': 'ReduceProd',
   'kerf does not sort or select by value': 'TopK Unique NonZero Compress NonMaxSuppression',
