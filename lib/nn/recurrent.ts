@@ -74,7 +74,6 @@ abstract class Recurrent<State extends HiddenState> extends Module<
   [input: Tensor, state?: Partial<State>],
   State & { output: Tensor }
 > {
-  readonly inputSize: number
   readonly hiddenSize: number
   readonly numLayers: number
   readonly batchFirst: boolean
@@ -89,7 +88,7 @@ abstract class Recurrent<State extends HiddenState> extends Module<
   constructor(kind: Kind, inputSize: number, hiddenSize: number, options: RecurrentOptions) {
     super()
     this.#kind = kind
-    this.inputSize = checkInteger(kind, 'inputSize', inputSize, 1)
+    checkInteger(kind, 'inputSize', inputSize, 1)
     this.hiddenSize = checkInteger(kind, 'hiddenSize', hiddenSize, 1)
     this.numLayers = checkInteger(kind, 'numLayers', options.numLayers ?? 1, 1)
     this.batchFirst = options.batchFirst ?? false
@@ -110,6 +109,11 @@ abstract class Recurrent<State extends HiddenState> extends Module<
         fields[`biasHh${suffix}`] = make([rows])
       }
     }
+  }
+
+  // The weight's own: structured pruning of what comes before replaces it by a narrower one.
+  get inputSize(): number {
+    return this.weightIhL0.shape[1] as number
   }
 
   get directions(): number {

@@ -1,5 +1,5 @@
 // Recurrent layers as modules: names, layouts, stacks of layers and directions, states, and what is refused.
-import { amp, nn, optim, randn, sum, type Tensor, tensor, zeros } from 'kerf'
+import { amp, nn, optim, prune, randn, sum, type Tensor, tensor, zeros } from 'kerf'
 import t from 'tap'
 import { compare, read } from '../matrix'
 import { type Nd, nd } from '../oracle/array'
@@ -234,6 +234,27 @@ t.test('autocast: products in the lower dtype, parameters and their gradients as
     t.equal((half.forward(x.to('float16')) as Result).hidden.dtype, 'float16')
   }
   t.end()
+})
+
+t.test('structured pruning takes inputs of an LSTM away; its units stay', async (t) => {
+  class Net extends nn.Module {
+    first = new nn.Linear(3, 8)
+    lstm = new nn.LSTM(8, 4)
+    head = new nn.Linear(4, 2)
+    forward(x: Tensor): Tensor {
+      return this.head.forward(this.lstm.forward(this.first.forward(x)).output)
+    }
+  }
+  const net = new Net()
+  const x = randn([5, 2, 3])
+  const report = await prune.structured(net, { ratio: 0.5, exampleInput: x })
+  t.same([net.first.outFeatures, net.lstm.inputSize, net.lstm.hiddenSize], [4, 4, 4])
+  t.same(net.forward(x).shape, [5, 2, 2])
+  t.same(
+    report.leftAlone.map(({ layers }) => layers),
+    [['head']],
+  )
+  t.same(net.head.inFeatures, 4)
 })
 
 t.test('errors name layer, argument and value', (t) => {
