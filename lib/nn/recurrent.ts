@@ -45,6 +45,9 @@ export interface LSTMState extends HiddenState {
 type Kind = 'LSTM' | 'GRU' | 'RNN'
 const GATES: Record<Kind, number> = { LSTM: 4, GRU: 3, RNN: 1 }
 
+/** Far above any use: a mistake is an error, not a full memory. */
+const MOST_LAYERS = 4096
+
 /** A parameter as all of them start: uniform in +-1 / sqrt(hiddenSize). */
 function start(dtype: FloatDType, shape: readonly number[], hiddenSize: number): Parameter {
   const bound = 1 / Math.sqrt(hiddenSize)
@@ -90,7 +93,7 @@ abstract class Recurrent<State extends HiddenState> extends Module<
     this.#kind = kind
     checkInteger(kind, 'inputSize', inputSize, 1)
     this.hiddenSize = checkInteger(kind, 'hiddenSize', hiddenSize, 1)
-    this.numLayers = checkInteger(kind, 'numLayers', options.numLayers ?? 1, 1)
+    this.numLayers = checkInteger(kind, 'numLayers', options.numLayers ?? 1, 1, MOST_LAYERS)
     this.batchFirst = options.batchFirst ?? false
     this.dropout = options.dropout ?? 0
     if (typeof this.dropout !== 'number' || !(this.dropout >= 0 && this.dropout <= 1))
