@@ -7,7 +7,7 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { checkInteger, MAX_ELEMENTS, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
-import { arg, contiguousAs, converted, empty, needsGrad, type Tensor, taped } from './op'
+import { arg, converted, empty, gapless, needsGrad, type Tensor, taped } from './op'
 import { sum } from './reduce'
 import { flip, permute, reshape, squeeze, unsqueeze } from './shape'
 import { gelu, silu } from './unary'
@@ -97,7 +97,7 @@ function turned(w: Tensor, groups: number): Tensor {
 function gradOfInput(grad: Tensor, x: Tensor, w: Tensor, g: Geometry): Tensor {
   const [r, s] = w.shape.slice(2) as [number, number]
   const dx = empty(grad.dtype, x.shape)
-  run(dx, grad, contiguousAs(turned(w, g.groups), grad.dtype), null, 0, {
+  run(dx, grad, gapless(turned(w, g.groups), grad.dtype), null, 0, {
     stride: g.up,
     up: g.stride,
     pad: [(r - 1) * g.dilation[0] - g.pad[0], (s - 1) * g.dilation[1] - g.pad[1]],
@@ -141,8 +141,8 @@ function convolve(
   const shape = [a.shape[0] as number, weight.shape[0] as number, size[0], size[1]]
   if (sizeOf(shape) > MAX_ELEMENTS)
     throw new ShapeError(`${op}: the result would be ${showShape(shape)}, which is too large`)
-  const x = contiguousAs(a, dtype)
-  const w = contiguousAs(weight, dtype)
+  const x = gapless(a, dtype)
+  const w = gapless(weight, dtype)
   const inputs = [a, weight, ...(bias ? [bias] : [])]
   // gelu and silu need the value before them for their gradient: apart, so that it is there
   const apart = needsGrad(inputs) && needsInput(activation)
@@ -150,7 +150,7 @@ function convolve(
   run(out, x, w, bias && biasRow(bias), apart ? 0 : code, geometry)
   const fused = apart ? undefined : activation
   taped(op, out, inputs, (grad) => {
-    const g = contiguousAs(beforeActivation(grad, out, fused), dtype)
+    const g = gapless(beforeActivation(grad, out, fused), dtype)
     const gradients: (Tensor | null)[] = [
       a.requiresGrad ? converted(gradOfInput(g, x, w, geometry), a.dtype) : null,
       weight.requiresGrad ? converted(gradOfWeight(g, x, w, geometry), weight.dtype) : null,

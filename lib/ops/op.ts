@@ -102,8 +102,8 @@ export function converted<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
   return a.dtype === dtype ? (a as Tensor<D>) : copyTo(a, dtype)
 }
 
-/** The tensor itself when it is contiguous and has the dtype, else a copy (not recorded). */
-export function contiguousAs<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
+/** The tensor itself when it has the dtype and its elements lie one after the other, else a copy (not recorded). */
+export function gapless<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
   return a.dtype === dtype && a.contiguous ? (a as Tensor<D>) : copyTo(a, dtype)
 }
 

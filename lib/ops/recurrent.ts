@@ -9,7 +9,7 @@ import { sameShape, showShape } from '../core/shape'
 import { native, type View } from '../native/call'
 import { biasRow, checkBias } from './epilogue'
 import { pack } from './matmul'
-import { arg, contiguousAs, converted, empty, needsGrad, type Tensor, taped, transposedView } from './op'
+import { arg, converted, empty, gapless, needsGrad, type Tensor, taped, transposedView } from './op'
 import { gradOfBias } from './product-with-weights'
 
 export interface Recurrence {
@@ -143,8 +143,8 @@ function recur(rule: Rule, r: Recurrence): Tensor {
   const dtype = promote(projected.dtype, weight.dtype)
   const inputs = [projected, weight, ...(r.bias ? [r.bias] : []), ...initial]
   const recorded = needsGrad(inputs)
-  const x = contiguousAs(projected, dtype)
-  const w = contiguousAs(weight, dtype)
+  const x = gapless(projected, dtype)
+  const w = gapless(weight, dtype)
   const bias = r.bias && biasRow(r.bias)
   const out = empty(dtype, [states, steps + 1, batch, hidden])
   const saved = recorded ? empty('float32', [steps, batch, rule.saved * hidden]) : null
@@ -165,7 +165,7 @@ function recur(rule: Rule, r: Recurrence): Tensor {
     }
   })
   return taped(op, out, inputs, (grad) => {
-    const g = contiguousAs(grad, dtype)
+    const g = gapless(grad, dtype)
     const dx = empty(dtype, x.shape)
     const dp = rule.apart ? empty(dtype, x.shape) : dx
     const dh = filled([batch, hidden])
