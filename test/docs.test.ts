@@ -146,6 +146,15 @@ t.test('docs/images.md', (t) => {
   t.end()
 })
 
+t.test('docs/recurrent.md', (t) => {
+  const { lines } = run(t, 'docs/recurrent.md')
+  const text = (start: string) => lines.find((line) => line.startsWith(`${start} `))?.slice(start.length) ?? ''
+  const [first, last] = text('loss').split(' to ').map(Number) as [number, number]
+  t.ok(last < first, `${first} to ${last}`)
+  t.ok(Number(text('in two parts')) < 1e-5, `the state goes on: ${text('in two parts')}`)
+  t.end()
+})
+
 t.test('docs/distill.md', (t) => {
   const { lines } = run(t, 'docs/distill.md')
   const number = (start: string) => Number(lines.find((line) => line.startsWith(`${start} `))?.slice(start.length))
@@ -182,6 +191,6 @@ t.test('docs/train.md', (t) => {
 t.test('every page with examples is run here', (t) => {
   const pages = readdirSync(path.join(root, 'docs')).filter((file) => file.endsWith('.md'))
   const marked = pages.filter((file) => /<!-- example/.test(readFileSync(path.join(root, 'docs', file), 'utf8')))
-  t.same(marked, ['amp.md', 'distill.md', 'images.md', 'prune.md', 'quantize.md', 'train.md'])
+  t.same(marked, ['amp.md', 'distill.md', 'images.md', 'prune.md', 'quantize.md', 'recurrent.md', 'train.md'])
   t.end()
 })

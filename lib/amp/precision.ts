@@ -4,7 +4,7 @@
  */
 
 /** Products: nearly all of the arithmetic, and float32 sums inside. Attention is made of them. */
-export const lowerOps = ['matmul', 'linear', 'conv1d', 'conv2d', 'convTranspose2d'] as const
+export const lowerOps = ['matmul', 'linear', 'conv1d', 'conv2d', 'convTranspose2d', 'lstm', 'gru', 'rnn'] as const
 
 /**
  * Functions whose results leave a 16-bit float's range or that lose its digits: exponentials and powers, sums over many

@@ -233,6 +233,10 @@ export interface Ops<V> {
     upH: number,
     upW: number,
   ): void
+  lstmGates(h: V, c: V, gates: V | null, input: V, recurrent: V, cBefore: V): void
+  lstmGatesGrad(dgates: V, dc: V, dh: V, gradH: V, gradC: V, gates: V, c: V, cBefore: V): void
+  gruGates(h: V, gates: V | null, input: V, recurrent: V, hBefore: V): void
+  gruGatesGrad(dinput: V, drecurrent: V, direct: V, dh: V, grad: V, gates: V, hBefore: V): void
   quantize(out: V, a: V, scale: V, zeroPoint: V | null, low: number, high: number): void
   dequantize(out: V, a: V, scale: V, zeroPoint: V | null): void
   fakeQuantize(out: V, a: V, scale: V, zeroPoint: V | null, low: number, high: number): void
@@ -414,6 +418,10 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   pack: 'vv',
   conv2d: 'vvvoiiiiiiiiii',
   conv2dWeightGrad: 'vvviiiiiiiii',
+  lstmGates: 'vvovvv',
+  lstmGatesGrad: 'vvvvvvvv',
+  gruGates: 'vovvv',
+  gruGatesGrad: 'vvvvvvv',
   quantize: 'vvvoff',
   dequantize: 'vvvo',
   fakeQuantize: 'vvvoff',
@@ -432,4 +440,4 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = '5c6b7010e5c7c866'
+export const fingerprint = 'ba24c625386f01d3'

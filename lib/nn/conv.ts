@@ -30,10 +30,11 @@ export interface ConvTranspose2dOptions extends ConvTransposeOptions, Parameters
  * What the layers share: weight and bias, both uniform in +-1 / sqrt(inputs of one output) at the start, PyTorch's default.
  * `shape` is the weight's.
  */
-abstract class Convolution<Options extends Parameters & { groups?: number }> extends Module {
+export abstract class Convolution<Options extends Parameters & { groups?: number }> extends Module {
   weight: Parameter
   bias: Parameter | null
-  readonly options: Readonly<Omit<Options, keyof Parameters>>
+  /** Structured pruning replaces them where it takes groups away. */
+  options: Readonly<Omit<Options, keyof Parameters>>
 
   constructor(shape: readonly number[], outChannels: number, options: Options) {
     super()

@@ -33,3 +33,15 @@ export { Linear, type LinearOptions } from './linear'
 export { type AnyModule, type LoadResult, Module, type StateDict } from './module'
 export { Parameter } from './parameter'
 export { AdaptiveAvgPool2d, AvgPool2d, MaxPool2d } from './pooling'
+export {
+  GRU,
+  GRUCell,
+  type HiddenState,
+  LSTM,
+  LSTMCell,
+  type LSTMState,
+  type RecurrentCellOptions,
+  type RecurrentOptions,
+  RNN,
+  type RNNOptions,
+} from './recurrent'

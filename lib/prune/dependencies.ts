@@ -1,31 +1,9 @@
 /** How ops carry neurons from the axes of their inputs to those of their result (Fang et al., "DepGraph", 2023). */
 import { type Shape, showShape, sizeOf } from '../core/shape'
 import type { Tensor } from '../tensor/tensor'
+import { convolved, normalisedChannels, pooled } from './image-dependencies'
 import type { Axis, Neurons } from './neurons'
-
-/** A tensor of the tape with its axes. */
-export interface Traced {
-  tensor: Tensor
-  shape: Shape
-  axes: readonly Axis[]
-}
-
-/**
- * What an op was found to do: the axes of its result from those of its inputs. It serves again when weights have become
- * smaller, where sizes alone could be read in another way; null when it does not fit then.
- */
-export type Carry = (out: Tensor, inputs: readonly Traced[]) => Axis[] | null
-
-/** Finds out what an op does, from what is on the tape, and ties and fixes what it ties and fixes. */
-type Rule = (op: string, out: Tensor, inputs: readonly Traced[], neurons: Neurons) => Carry
-
-/** For an op whose effect is not known: nothing may be taken from what goes into it. */
-const notFollowed: Rule = (op, _out, inputs, neurons) => giveUp(`op '${op}' is not followed`, inputs, neurons)
-
-function giveUp(reason: string, inputs: readonly Traced[], neurons: Neurons): Carry {
-  for (const { axes } of inputs) for (const axis of axes) neurons.fix(axis, reason)
-  return (out) => out.shape.map(() => reason)
-}
+import { type Carry, giveUp, notFollowed, type Rule, type Traced } from './rule'
 
 /**
  * Which axes of the inputs are axis j of the result, as [input, axis]: those at the same place from the end, but those that
@@ -261,6 +239,9 @@ const rules = new Map<string, Rule>([
   ...named('permute transpose squeeze unsqueeze slice flip', viewed),
   ...named('matmul linear', product),
   ...named('layerNorm rmsNorm', normalised),
+  ...named('conv1d conv2d', convolved),
+  ...named('maxPool2d avgPool2d adaptiveAvgPool2d', pooled),
+  ['batchNorm', normalisedChannels],
   ['embedding', lookedUp],
   ['cat', joined],
   ['reshape', reshaped],

@@ -6,7 +6,7 @@ import { checkInteger } from '../core/shape'
 import { native } from '../native/call'
 import { atLayer } from '../nn/calibrate'
 import type { Linear } from '../nn/linear'
-import { type LayerFilter, linearLayers } from '../nn/linear-layers'
+import { type LayerFilter, linearLayers, WEIGHT_LAYERS, type WeightLayer, weightLayers } from '../nn/linear-layers'
 import type { AnyModule } from '../nn/module'
 import type { Parameter } from '../nn/parameter'
 import { tensor } from '../ops/create'
@@ -27,7 +27,7 @@ export interface LayerOptions<L = Linear> {
 /** Whether layers share one budget of zeros or have one each. */
 export type Scope = 'global' | 'layer'
 
-export interface SparsityOptions extends LayerOptions {
+export interface SparsityOptions<L = WeightLayer> extends LayerOptions<L> {
   /** Part of the weights to be 0, from 0 to 1; those pruned before count. Exactly round(sparsity * count) are pruned. */
   sparsity: number
   /** 'global' (default): the least of all layers together go; 'layer': each layer gets the sparsity. */
@@ -40,7 +40,7 @@ export interface Work {
   weight: Parameter
   out: number
   inputs: number
-  /** [out, inputs], finite. */
+  /** [out, inputs], finite; of a convolution's weight everything after the first axis is one. */
   values: Float32Array
   /** 1 for kept elements, 0 for pruned ones; begins as the mask that the weight has. */
   keep: Uint8Array
@@ -72,30 +72,37 @@ export function checkPattern(op: string, n: unknown, m: unknown): { n: number; m
 /** Zeros among `count` elements: what "exactly" means. */
 export const zerosOf = (sparsity: number, count: number): number => Math.round(sparsity * count)
 
-/** The weights of Linear layers, each once, with the first of the layers that share it. */
-export function linearWeights(
-  op: string,
-  model: AnyModule,
-  options?: LayerOptions,
-): [path: string, weight: Parameter][] {
+/** Weights of layers, each once, with the first of the layers that share it. */
+function eachOnce(layers: readonly [string, WeightLayer][]): [path: string, weight: Parameter][] {
   const seen = new Set<Parameter>()
-  return linearLayers(op, model, options).flatMap(([path, { weight }]): [string, Parameter][] => {
+  return layers.flatMap(([path, { weight }]): [string, Parameter][] => {
     if (seen.has(weight)) return []
     seen.add(weight)
     return [[path, weight]]
   })
 }
 
-/** The weights that are to be pruned. */
-export function prunable(op: string, model: AnyModule, options: LayerOptions): [path: string, weight: Parameter][] {
-  const weights = linearWeights(op, model, options)
-  if (weights.length === 0) throw new ArgumentError(`${op}: the model has no Linear layer to prune`)
+/** The weights of Linear layers and convolutions. */
+export const layerWeights = (op: string, model: AnyModule, options?: LayerOptions<WeightLayer>) =>
+  eachOnce(weightLayers(op, model, options))
+
+function some<T>(op: string, what: string, weights: T[]): T[] {
+  if (weights.length === 0) throw new ArgumentError(`${op}: the model has no ${what} layer to prune`)
   return weights
 }
 
+/** The weights that are to be pruned by a criterion that judges single weights wherever they are. */
+export const prunable = (op: string, model: AnyModule, options: LayerOptions<WeightLayer>) =>
+  some(op, WEIGHT_LAYERS, layerWeights(op, model, options))
+
+/** The weights that are to be pruned by what needs rows of inputs: Linear layers' only. */
+export const prunableRows = (op: string, model: AnyModule, options: LayerOptions) =>
+  some(op, 'Linear', eachOnce(linearLayers(op, model, options)))
+
 /** Reads a weight and its mask. */
 export async function readWork(op: string, path: string, weight: Parameter, pauses: Pauses): Promise<Work> {
-  const [out, inputs] = weight.shape as [number, number]
+  const out = weight.shape[0] as number
+  const inputs = weight.size / out
   const values = await scope(() =>
     noGrad(async () => (await converted(weight as Tensor, 'float32').data()) as Float32Array),
   )
@@ -105,18 +112,17 @@ export async function readWork(op: string, path: string, weight: Parameter, paus
 }
 
 /**
- * Reads all weights that are to be pruned, lets `decide` prune elements of them, and only then sets all masks: when
+ * Reads all weights that are to be pruned, by their paths, lets `decide` prune elements of them, and only then sets all masks: when
  * anything throws, no mask has changed.
  */
 export async function pruneLayers(
   op: string,
-  model: AnyModule,
-  options: LayerOptions,
+  weights: readonly [path: string, weight: Parameter][],
   decide: (work: Work[], pauses: Pauses) => void | Promise<void>,
 ): Promise<void> {
   const pauses = new Pauses()
   const work: Work[] = []
-  for (const [path, weight] of prunable(op, model, options)) work.push(await readWork(op, path, weight, pauses))
+  for (const [path, weight] of weights) work.push(await readWork(op, path, weight, pauses))
   await decide(work, pauses)
   for (const one of work) setMask(one)
 }

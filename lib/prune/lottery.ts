@@ -56,7 +56,7 @@ export interface LotteryOptions extends SparsityOptions {
 
 export interface LotteryRound {
   round: number
-  /** Part of the weights of all Linear layers that was 0 in this round's training. */
+  /** Part of the weights of all Linear layers and convolutions that was 0 in this round's training. */
   sparsity: number
   /** What `evaluate` said; null without it. */
   score: number | null

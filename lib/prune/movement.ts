@@ -1,6 +1,7 @@
 /** Movement pruning: what training moves towards 0 goes, whatever its size. */
 import { ArgumentError, show } from '../core/errors'
 import { native } from '../native/call'
+import type { WeightLayer } from '../nn/linear-layers'
 import type { AnyModule } from '../nn/module'
 import type { Parameter } from '../nn/parameter'
 import { mul } from '../ops/arithmetic'
@@ -23,10 +24,10 @@ export class MovementScores {
   readonly #sums = new Map<Parameter, Tensor<'float32'>>()
 
   /**
-   * @param options the layers to watch; default all Linear layers
-   * @throws ArgumentError for a model without Linear layers
+   * @param options the layers to watch; default all Linear layers and convolutions
+   * @throws ArgumentError for a model without such layers
    */
-  constructor(model: AnyModule, options: LayerOptions = {}) {
+  constructor(model: AnyModule, options: LayerOptions<WeightLayer> = {}) {
     checkOptions('MovementScores', options)
     for (const [, weight] of prunable('MovementScores', model, options))
       this.#sums.set(weight, keep(zeros(weight.shape) as Tensor<'float32'>))

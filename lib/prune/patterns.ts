@@ -2,6 +2,7 @@
 import { ArgumentError, show } from '../core/errors'
 import type { Pauses } from '../core/pauses'
 import { checkInteger } from '../core/shape'
+import type { Linear } from '../nn/linear'
 import type { AnyModule } from '../nn/module'
 import {
   checkOptions,
@@ -9,6 +10,7 @@ import {
   checkScope,
   checkSparsity,
   type LayerOptions,
+  prunableRows,
   pruneLayers,
   type SparsityOptions,
   type Work,
@@ -50,13 +52,13 @@ export async function semiStructured(model: AnyModule, options: SemiStructuredOp
   const op = 'semiStructured'
   checkOptions(op, options)
   const pattern = checkPattern(op, options.n ?? 2, options.m ?? 4)
-  await pruneLayers(op, model, options, async (work, pauses) => {
+  await pruneLayers(op, prunableRows(op, model, options), async (work, pauses) => {
     for (const { values, keep, inputs } of work)
       await keepPattern({ scores: await scoresOf(values, pauses, Math.abs), keep }, inputs, pattern, pauses)
   })
 }
 
-export interface BlockOptions extends SparsityOptions {
+export interface BlockOptions extends SparsityOptions<Linear> {
   /** Outputs and inputs of a block, each at least 1: [1, 16] is 16 weights of one output. */
   block: readonly [rows: number, columns: number]
   /** What a block is worth: the mean of |w| ('l1', the default) or the root of the mean of w^2 ('l2'). */
@@ -115,7 +117,7 @@ export async function block(model: AnyModule, options: BlockOptions): Promise<vo
   const r = checkInteger(op, 'block[0]', size[0], 1)
   const c = checkInteger(op, 'block[1]', size[1], 1)
   if (norm !== 'l1' && norm !== 'l2') throw new ArgumentError(`${op}: norm must be 'l1' or 'l2', got ${show(norm)}`)
-  await pruneLayers(op, model, options, async (work, pauses) => {
+  await pruneLayers(op, prunableRows(op, model, options), async (work, pauses) => {
     const blocks: Part[] = []
     for (const one of work) blocks.push(await scoreBlocks(one, r, c, norm, pauses))
     await toSparsity(blocks, sparsity, scope, pauses)

@@ -3,11 +3,11 @@ import { showShape } from '../core/shape'
 import { showPercent, textTable } from '../core/text-table'
 import { checkModel, countZeros } from '../nn/model'
 import type { AnyModule } from '../nn/module'
-import { linearWeights } from './layers'
+import { layerWeights } from './layers'
 
 export interface LayerReport {
   path: string
-  /** [out, in]. */
+  /** [out, in], or a convolution's [out, in / groups, ...kernel]. */
   shape: readonly number[]
   /** Weights, and those of them that are 0, masked or not. */
   weights: number
@@ -21,7 +21,7 @@ export interface LayerReport {
 }
 
 export interface PruneReport {
-  /** The Linear layers, in order; a weight that several share is in the first. */
+  /** The Linear layers and convolutions, in order; a weight that several share is in the first. */
   layers: LayerReport[]
   total: { weights: number; zeros: number; sparsity: number; denseBytes: number }
   /** The table as text. */
@@ -29,14 +29,14 @@ export interface PruneReport {
 }
 
 /**
- * Zeros of the weights of a model's Linear layers, as data and, by toString(), as a table. Biases are not counted. Reads the
+ * Zeros of the weights of a model's Linear layers and convolutions, as data and, by toString(), as a table. Biases are not counted. Reads the
  * weights, so it waits in place for what is under way.
  *
  * @throws ArgumentError when the model is no Module
  * @example console.log(String(prune.report(model)))
  */
 export function report(model: AnyModule): PruneReport {
-  const layers = linearWeights('report', model).map(([path, weight]): LayerReport => {
+  const layers = layerWeights('report', model).map(([path, weight]): LayerReport => {
     const zeros = countZeros(weight)
     const { shape, size: weights, bytes: denseBytes } = weight
     return { path, shape, weights, zeros, sparsity: zeros / weights, denseBytes, masked: weight.mask !== null }

@@ -1,11 +1,12 @@
 /** Which layers bear pruning: each is pruned alone, and the model's score is looked at. */
 import { ArgumentError, show } from '../core/errors'
 import { showPercent, textTable } from '../core/text-table'
+import type { WeightLayer } from '../nn/linear-layers'
 import type { AnyModule } from '../nn/module'
 import { checkOptions, checkSparsity, type LayerOptions, prunable, Saved } from './layers'
 import { magnitude } from './unstructured'
 
-export interface SensitivityOptions extends LayerOptions {
+export interface SensitivityOptions extends LayerOptions<WeightLayer> {
   /** What every layer is pruned to, one after the other; default [0.5, 0.6, 0.7, 0.8, 0.9]. */
   sparsities?: readonly number[]
   /** Told before each evaluation of a pruned model. */
@@ -31,7 +32,7 @@ const DEFAULT_SPARSITIES = [0.5, 0.6, 0.7, 0.8, 0.9]
 const BAR = 40
 
 /**
- * Prunes every Linear layer alone by magnitude, to each sparsity, and evaluates the model (the sensitivity scan of Han et al.,
+ * Prunes every Linear layer and convolution alone by magnitude, to each sparsity, and evaluates the model (the sensitivity scan of Han et al.,
  * "Learning both Weights and Connections for Efficient Neural Networks", 2015, section 4). The model is as before afterwards,
  * bit for bit, also when `evaluate` throws.
  *

@@ -10,7 +10,7 @@ import type { AnyModule } from '../nn/module'
 import { tensor } from '../ops/create'
 import { scope } from '../tensor/context'
 import { changed } from '../tensor/tensor'
-import { checkOptions, prunable, readWork, Saved, setMask, type Work, zerosOf } from './layers'
+import { checkOptions, prunableRows, readWork, Saved, setMask, type Work, zerosOf } from './layers'
 import { keepLargest, type Part, pruneSmallest } from './select'
 import { type Amount, type CalibratedOptions, checkAmount, checkInputs } from './wanda'
 
@@ -145,7 +145,7 @@ export async function sparseGpt(model: AnyModule, options: SparseGptOptions): Pr
   checkDamp(op, damp)
   const settings = { amount: checkAmount(op, options), damp, blockSize: checkInteger(op, 'blockSize', blockSize, 1) }
   const pauses = new Pauses()
-  const layers = prunable(op, model, options)
+  const layers = prunableRows(op, model, options)
   const saved: Saved[] = []
   try {
     for (const [path, weight] of layers) {

@@ -1,6 +1,7 @@
 /** What structured pruning has done to a model. */
 import { showShape } from '../core/shape'
 import { showPercent, textTable } from '../core/text-table'
+import { Conv1d, Conv2d } from '../nn/conv'
 import { Embedding } from '../nn/layers'
 import { Linear } from '../nn/linear'
 import type { AnyModule } from '../nn/module'
@@ -35,6 +36,9 @@ export interface StructuredReport {
   toString(): string
 }
 
+/** Layers whose outputs are the first axis of their weights. */
+const MAKERS = [Linear, Conv1d, Conv2d]
+
 /** Parameters of a model's layers as they were. */
 export class Sizes {
   readonly #rows: { path: string; type: string; names: string[]; shape: readonly number[]; parameters: number }[] = []
@@ -45,7 +49,7 @@ export class Sizes {
     for (const [path, module] of model.namedModules()) {
       const own = module.namedParameters().filter(([name, p]) => !name.includes('.') && !seen.has(p))
       for (const [, parameter] of own) seen.add(parameter)
-      if ((module as unknown) instanceof Linear)
+      if (MAKERS.some((kind) => (module as unknown) instanceof kind))
         this.#makers.push({ path, parameter: (module as unknown as Linear).weight, axis: 0 })
       if ((module as unknown) instanceof Embedding)
         this.#makers.push({ path, parameter: (module as unknown as Embedding).weight, axis: 1 })

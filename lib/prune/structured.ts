@@ -4,7 +4,7 @@ import { Pauses } from '../core/pauses'
 import { uniformGenerator } from '../core/rng'
 import { checkInteger } from '../core/shape'
 import { seedOr } from '../data/dataset'
-import { linearLayers } from '../nn/linear-layers'
+import { WEIGHT_LAYERS, type WeightLayer, weightLayers } from '../nn/linear-layers'
 import type { AnyModule } from '../nn/module'
 import { Parameter } from '../nn/parameter'
 import { copyTo, Tensor } from '../tensor/tensor'
@@ -15,6 +15,7 @@ import {
   groupsOf,
   type Importance,
   type Selection,
+  selected,
   selectedParameter,
   selectionOf,
   worthOf,
@@ -23,9 +24,9 @@ import { checkOptions, checkScope, checkSparsity, type LayerOptions, type Scope 
 import { type Axis, Neurons } from './neurons'
 import { pruneSmallest } from './select'
 import { Sizes, type StructuredReport } from './structured-report'
-import { outputsWith, place, retrace, type Trace, trace, withExample } from './trace'
+import { type Others, outputsWith, place, retrace, statisticsOf, type Trace, trace, withExample } from './trace'
 
-export interface StructuredOptions extends LayerOptions {
+export interface StructuredOptions extends LayerOptions<WeightLayer> {
   /** Part of the neurons to go, from 0 to 1; at least one of each group stays. */
   ratio: number
   /**
@@ -134,19 +135,28 @@ async function choose(
 
 /** Runs `fn` with selected positions of the copies in the places of the parameters. */
 async function withSelected<R>(
-  { copies }: Found,
+  { model, copies }: Found,
   selection: Selection,
-  fn: (others: ReadonlyMap<Parameter, Parameter>) => Promise<R>,
+  fn: (others: Others) => Promise<R>,
 ): Promise<R> {
-  const others = new Map(copies)
+  const made = selectedStatistics(model, selection)
   try {
     for (const [parameter, axes] of selection)
-      others.set(parameter, selectedParameter(copies.get(parameter) as Parameter, axes))
-    return await fn(others)
+      made.set(parameter, selectedParameter(copies.get(parameter) as Parameter, axes))
+    return await fn(new Map<Tensor, Tensor>([...copies, ...made]))
   } finally {
-    for (const parameter of selection.keys())
-      if (others.get(parameter) !== copies.get(parameter)) others.get(parameter)?.dispose()
+    for (const one of made.values()) one.dispose()
   }
+}
+
+/** Running statistics of the channels whose weights are selected. */
+function selectedStatistics(model: AnyModule, selection: Selection): Map<Tensor, Tensor> {
+  const made = new Map<Tensor, Tensor>()
+  for (const [statistics, weight] of statisticsOf(model)) {
+    const axes = selection.get(weight)
+    if (axes?.some((positions) => positions !== null)) made.set(statistics, selected(statistics, axes))
+  }
+  return made
 }
 
 /**
@@ -221,10 +231,14 @@ async function decide(
 }
 
 /** Checks the filters; answers what gives groups with neurons of layers that are not to be pruned a reason to stay. */
-function leavingOut(op: string, model: AnyModule, options: LayerOptions): (groups: readonly Group[]) => void {
-  const all = linearLayers(op, model)
-  if (all.length === 0) throw new ArgumentError(`${op}: the model has no Linear layer to prune`)
-  const wanted = new Set(linearLayers(op, model, options).map(([, layer]) => layer))
+function leavingOut(
+  op: string,
+  model: AnyModule,
+  options: LayerOptions<WeightLayer>,
+): (groups: readonly Group[]) => void {
+  const all = weightLayers(op, model)
+  if (all.length === 0) throw new ArgumentError(`${op}: the model has no ${WEIGHT_LAYERS} layer to prune`)
+  const wanted = new Set(weightLayers(op, model, options).map(([, layer]) => layer))
   const left = new Set(all.flatMap(([, layer]) => (wanted.has(layer) ? [] : [layer.weight])))
   const included = new Set([...wanted].map(({ weight }) => weight))
   return (groups) => {
@@ -237,7 +251,7 @@ function leavingOut(op: string, model: AnyModule, options: LayerOptions): (group
 }
 
 /**
- * Removes whole neurons of Linear layers and whole heads of attention, with all that depends on them: rows of the weights
+ * Removes whole neurons of Linear layers, channels of convolutions and whole heads of attention, with all that depends on them: rows of the weights
  * that make them, columns of those that read them, biases, parameters of norms, residual branches (Fang et al., "DepGraph:
  * Towards Any Structural Pruning", 2023). The model is smaller and faster at once, in place: layers stay the same objects and
  * get new parameters. Make the optimizer afterwards; the old parameters are disposed.
@@ -254,7 +268,7 @@ function leavingOut(op: string, model: AnyModule, options: LayerOptions): (group
  *
  * @param model float32, float16 or bfloat16 parameters
  * @returns sizes before and after, and what was left alone and why
- * @throws ArgumentError for options out of range, for a model without Linear layers or with values that are not finite, and
+ * @throws ArgumentError for options out of range, for a model without such layers or with values that are not finite, and
  * what the model throws for `exampleInput`; nothing has changed then
  * @example console.log(String(await prune.structured(model, { ratio: 0.5, exampleInput: images })))
  */
@@ -301,7 +315,7 @@ export async function structured(model: AnyModule, options: StructuredOptions): 
 
 /** Puts smaller parameters in the places of those that have lost something. */
 function shrink(model: AnyModule, selection: Selection): void {
-  const smaller = new Map<Parameter, Parameter>()
+  const smaller = selectedStatistics(model, selection)
   for (const [old, axes] of selection)
     if (axes.some((positions) => positions !== null)) smaller.set(old, selectedParameter(old, axes))
   place(model, smaller)

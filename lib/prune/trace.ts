@@ -1,13 +1,16 @@
 /** Runs a model once and finds in its tape which axes of its parameters belong together. */
 import { ArgumentError, KerfError } from '../core/errors'
+import { sameShape } from '../core/shape'
+import { Conv1d, Conv2d } from '../nn/conv'
 import { keepingModes } from '../nn/model'
 import type { AnyModule, Module } from '../nn/module'
 import { Parameter } from '../nn/parameter'
 import { converted } from '../ops/op'
 import { enableGrad, scope } from '../tensor/context'
 import { Tensor } from '../tensor/tensor'
-import { type Carry, carryOf, type Traced } from './dependencies'
+import { carryOf } from './dependencies'
 import type { Axis, Neurons } from './neurons'
+import type { Carry, Traced } from './rule'
 
 /** An op of the tape, in the order of recording. */
 interface Step {
@@ -24,23 +27,50 @@ export interface Trace {
   outputs: Float32Array[]
 }
 
-/** Tensors or parameters in the places of a model's parameters. Answers what puts these back. */
-export function place(model: AnyModule, others: ReadonlyMap<Parameter, Parameter>): () => void {
+/** What runs in the places of a model's parameters and buffers. */
+export type Others = ReadonlyMap<Tensor, Tensor>
+
+/**
+ * Puts others in the places of a model's parameters and buffers; a convolution in groups that lost filters has fewer groups of
+ * as many. Answers what puts everything back.
+ */
+export function place(model: AnyModule, others: Others): () => void {
   const undo: (() => void)[] = []
+  const set = (fields: Record<string, unknown>, name: string, to: unknown) => {
+    const before = fields[name]
+    fields[name] = to
+    undo.push(() => {
+      fields[name] = before
+    })
+  }
   for (const module of model.modules()) {
     const fields = module as unknown as Record<string, unknown>
+    const inGroups = isConvolution(module) && module.groups > 1 ? module : null
+    const filters = inGroups && (inGroups.weight.shape[0] as number) / inGroups.groups
     for (const [name, value] of Object.entries(module)) {
-      const other = value instanceof Parameter ? others.get(value) : undefined
-      if (other === undefined) continue
-      fields[name] = other
-      undo.push(() => {
-        fields[name] = value
-      })
+      const other = value instanceof Tensor ? others.get(value) : undefined
+      if (other !== undefined) set(fields, name, other)
     }
+    if (inGroups && filters)
+      set(fields, 'options', { ...inGroups.options, groups: (inGroups.weight.shape[0] as number) / filters })
   }
   return () => {
-    for (const back of undo) back()
+    for (const back of undo.reverse()) back()
   }
+}
+
+/** Those whose first axis of weights are the filters. */
+const isConvolution = (module: AnyModule): module is Conv1d | Conv2d =>
+  (module as unknown) instanceof Conv1d || (module as unknown) instanceof Conv2d
+
+/** Running statistics of channels and the weight that goes with them: an element of it for each, of the same module. */
+export function statisticsOf(model: AnyModule): [statistics: Tensor, weight: Parameter][] {
+  return model.modules().flatMap((module): [Tensor, Parameter][] => {
+    const { weight, runningMean, runningVar } = module as unknown as Record<string, unknown>
+    if (!(weight instanceof Parameter)) return []
+    const own = [runningMean, runningVar].filter((x): x is Tensor => x instanceof Tensor)
+    return own.filter(({ shape }) => sameShape(shape, weight.shape)).map((x): [Tensor, Parameter] => [x, weight])
+  })
 }
 
 /** Tensors in what forward() returned: in arrays, plain objects and Maps too. */
@@ -58,7 +88,7 @@ function tensorsIn(value: unknown, into = new Set<Tensor>()): Set<Tensor> {
  */
 async function run<R>(
   model: AnyModule,
-  others: ReadonlyMap<Parameter, Parameter>,
+  others: Others,
   args: readonly unknown[],
   look: (outputs: Tensor[]) => R | Promise<R>,
 ): Promise<R> {
@@ -83,11 +113,7 @@ const read = (outputs: readonly Tensor[]): Promise<Float32Array[]> =>
   Promise.all(outputs.map(async (x) => (await converted(x, 'float32').data()) as Float32Array))
 
 /** What the model returns with `others` in the places of its parameters. */
-export function outputsWith(
-  model: AnyModule,
-  others: ReadonlyMap<Parameter, Parameter>,
-  args: readonly unknown[],
-): Promise<Float32Array[]> {
+export function outputsWith(model: AnyModule, others: Others, args: readonly unknown[]): Promise<Float32Array[]> {
   return run(model, others, args, read)
 }
 
@@ -128,7 +154,7 @@ function follow(
  */
 export function trace(
   model: AnyModule,
-  others: ReadonlyMap<Parameter, Parameter>,
+  others: Others,
   axes: ReadonlyMap<Parameter, Axis[]>,
   args: readonly unknown[],
   neurons: Neurons,
@@ -161,7 +187,7 @@ export function trace(
  */
 export function retrace(
   model: AnyModule,
-  others: ReadonlyMap<Parameter, Parameter>,
+  others: Others,
   axes: ReadonlyMap<Parameter, Axis[]>,
   args: readonly unknown[],
   neurons: Neurons,

@@ -7,6 +7,7 @@ import {
   checkOptions,
   checkScope,
   checkSparsity,
+  prunable,
   pruneLayers,
   type SparsityOptions,
   type Work,
@@ -36,7 +37,7 @@ export async function pruneByScore(
 ): Promise<void> {
   const sparsity = checkSparsity(op, 'sparsity', options.sparsity)
   const scope = checkScope(op, options.scope)
-  await pruneLayers(op, model, options, async (work, pauses) => {
+  await pruneLayers(op, prunable(op, model, options), async (work, pauses) => {
     const parts: Part[] = []
     for (const one of work) parts.push({ scores: await scores(one, pauses), keep: one.keep })
     await toSparsity(parts, sparsity, scope, pauses)
@@ -44,14 +45,14 @@ export async function pruneByScore(
 }
 
 /**
- * Prunes the weights of least magnitude |w| of a model's Linear layers, in place (Han et al., "Learning both Weights and
+ * Prunes the weights of least magnitude |w| of a model's Linear layers and convolutions, in place (Han et al., "Learning both Weights and
  * Connections for Efficient Neural Networks", 2015). Biases are left.
  *
  * Weights get masks, which optimizers honour: train on, and prune further with a larger sparsity. What is pruned stays so.
  * Exactly round(sparsity * count) weights are pruned; of equal magnitudes the first are kept.
  *
  * @param model float32, float16 or bfloat16 weights
- * @throws ArgumentError for options out of range, for a model without Linear layers, and, naming the layer, for weights
+ * @throws ArgumentError for options out of range, for a model without such layers, and, naming the layer, for weights
  * that are not finite; no mask has changed then
  * @example await prune.magnitude(model, { sparsity: 0.9, scope: 'global' })
  */

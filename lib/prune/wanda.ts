@@ -2,7 +2,15 @@
 import { ArgumentError, show } from '../core/errors'
 import { atLayer, type CalibrationData, observe, type RunBatch } from '../nn/calibrate'
 import type { AnyModule } from '../nn/module'
-import { checkOptions, checkPattern, checkSparsity, type LayerOptions, prunable, pruneLayers, zerosOf } from './layers'
+import {
+  checkOptions,
+  checkPattern,
+  checkSparsity,
+  type LayerOptions,
+  prunableRows,
+  pruneLayers,
+  zerosOf,
+} from './layers'
 import { keepPattern } from './patterns'
 import { pruneSmallest, scoresOf } from './select'
 
@@ -33,7 +41,7 @@ export function checkAmount(op: string, { sparsity, n, m }: CalibratedOptions): 
  * weights of one output (Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", 2023, eq. 1): what
  * is small but meets large inputs stays. Of every output exactly round(sparsity * inputs) weights are pruned, or all but n of
  * every m; of equal scores the first are kept. Inputs are those of the model as it is given; the paper's code lets those of
- * later layers pass through the pruned ones before. A weight that layers share is judged by the inputs of the first.
+ * later layers pass through the pruned ones before. Only Linear layers have rows of inputs to judge by; convolutions are left alone. A weight that layers share is judged by the inputs of the first.
  *
  * @throws ArgumentError as `magnitude`, and, naming the layer, for calibration data that is missing, empty or not finite; no
  * mask has changed then
@@ -43,9 +51,10 @@ export async function wanda(model: AnyModule, options: CalibratedOptions): Promi
   const op = 'wanda'
   checkOptions(op, options)
   const amount = checkAmount(op, options)
-  const wanted = new Map(prunable(op, model, options).map(([path]) => [path, { squares: true }]))
+  const weights = prunableRows(op, model, options)
+  const wanted = new Map(weights.map(([path]) => [path, { squares: true }]))
   const seen = await observe(op, model, wanted, options.calibrationData, options.run)
-  await pruneLayers(op, model, options, async (work, pauses) => {
+  await pruneLayers(op, weights, async (work, pauses) => {
     for (const { path, values, keep, inputs } of work) {
       const squares = seen.get(path)?.channelSquares as Float64Array
       await atLayer(op, path, () => checkInputs(squares))

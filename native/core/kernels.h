@@ -335,6 +335,48 @@ struct ResizeAxis {
 };
 // spare: a row of the input and, for the gradient, a plane of it.
 using ResizeCell = void (*)(const ResizeAxis& rows, const ResizeAxis& columns, void* out, const void* a, float* spare);
+// ---- recurrent steps: one row of n hidden units. `input` and `recurrent` are the two products whose sums the gates are made of,
+// [gates, n] each; pointers without a type are of the cell's dtype.
+// LSTM: i, f, o = sigmoid, g = tanh of the sums, in the order i f g o; c = f c_before + i g; h = o tanh(c).
+struct LstmStep {
+  const void* input;
+  const float* recurrent;
+  const void* c_before;
+  void* h;
+  void* c;
+  float* gates;  // [4, n]: i f g o; or null
+};
+struct LstmStepGrad {
+  const float* gates;
+  const void* c;
+  const void* c_before;
+  const void* grad_h;  // of this step's h and c as results
+  const void* grad_c;
+  const float* dh;  // and as what the next step was made from
+  float* dc;        // in: the same of c; out: of c_before
+  void* dgates;     // [4, n], before their activations
+};
+// GRU: r, z = sigmoid of the sums, n = tanh(input + r recurrent), in the order r z n; h = n + z (h_before - n).
+struct GruStep {
+  const void* input;
+  const float* recurrent;
+  const void* h_before;
+  void* h;
+  float* gates;  // [4, n]: r z n, and n's part of `recurrent`; or null
+};
+struct GruStepGrad {
+  const float* gates;
+  const void* h_before;
+  const void* grad;
+  const float* dh;   // by way of the next step's product
+  float* direct;     // in: by way of its z; out: what h_before gets by way of this z
+  void* dinput;      // [3, n]
+  void* drecurrent;  // [3, n]
+};
+using LstmCell = void (*)(int64_t n, const LstmStep& step);
+using LstmGradCell = void (*)(int64_t n, const LstmStepGrad& step);
+using GruCell = void (*)(int64_t n, const GruStep& step);
+using GruGradCell = void (*)(int64_t n, const GruStepGrad& step);
 
 // ---- indexing: one run of n elements. Element i reads a[i * step + index[i * stride_index] * axis] (gather) or adds
 // a[i * stride_a] to out[i * step + index * axis] (scatterAdd). Answers n, or the first i whose index lies outside
@@ -414,6 +456,10 @@ struct Kernels {
   ResizeCell resize[kDTypes], resize_grad[kDTypes];
   LogSumCell log_sum[kDTypes];
   CrossEntropyGradCell cross_entropy_grad[kDTypes];
+  LstmCell lstm[kDTypes];
+  LstmGradCell lstm_grad[kDTypes];
+  GruCell gru[kDTypes];
+  GruGradCell gru_grad[kDTypes];
   GatherCell gather[kDTypes];
   ScatterAddCell scatter_add[kDTypes];
   SgdCell sgd[kDTypes];

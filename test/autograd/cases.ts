@@ -1,5 +1,6 @@
 // Every differentiable op with inputs on which it is smooth: one table for the gradient checks.
 import * as k from 'kerf'
+import { gru, lstm, rnn } from '#lib/ops/recurrent'
 
 type Tensor = k.Tensor
 export interface Case {
@@ -16,6 +17,7 @@ export interface Case {
   run: (...inputs: Tensor[]) => Tensor
 }
 
+const recurrent = { lstm, gru, rnn }
 const index = (values: number[] | number[][]) => k.tensor(values, { dtype: 'int64' })
 
 const unary = (op: string, run: (a: Tensor) => Tensor, range?: [number, number]): Case => ({
@@ -335,6 +337,26 @@ export const cases: Case[] = [
     shapes: [[1, 4, 3, 3], [4, 3, 3, 2], [6]],
     run: (x, w, b) => k.convTranspose2d(x, w, b, { stride: 2, padding: 1, outputPadding: 1, groups: 2 }),
   },
+  ...(['lstm', 'gru', 'rnn'] as const).flatMap((op) => {
+    const gates = { lstm: 4, gru: 3, rnn: 1 }[op]
+    const states = op === 'lstm' ? 2 : 1
+    const state = Array.from({ length: states }, () => [2, 2])
+    return [false, true].map(
+      (reverse): Case => ({
+        op,
+        what: reverse ? 'reverse, no bias' : '',
+        shapes: [[3, 2, gates * 2], [gates * 2, 2], [gates * 2], ...state],
+        run: (projected, weight, bias, ...initial) =>
+          recurrent[op]({
+            projected: projected as Tensor,
+            weight: weight as Tensor,
+            bias: reverse ? null : (bias as Tensor),
+            initial,
+            reverse,
+          }),
+      }),
+    )
+  }),
 ]
 
 /** Inputs of a case, the same at every call. */

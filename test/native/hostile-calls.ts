@@ -271,8 +271,45 @@ async function rawCalls(): Promise<void> {
   await delay(10)
 }
 
+function recurrentLayers(): void {
+  const { LSTM, GRU, RNN, LSTMCell, GRUCell, Parameter } = kerf.nn
+  const x = ones([3, 2, 4])
+  for (const Layer of [LSTM, GRU, RNN, LSTMCell, GRUCell]) {
+    const cell = Layer === LSTMCell || Layer === GRUCell
+    const good = cell ? ones([2, 4]) : x
+    const layer = new Layer(4, 5)
+    const forward = layer.forward.bind(layer) as (...args: unknown[]) => unknown
+    for (const [what, value] of notTensors) {
+      refused(`${Layer.name}(${what})`, () => forward(value))
+      if (value !== undefined) refused(`${Layer.name} with ${what} for a state`, () => forward(good, { hidden: value }))
+      survives(() => forward(good, value))
+    }
+    refused(`${Layer.name}(disposed)`, () => forward(disposed), 'ERR_DISPOSED')
+    for (const value of [forged, forgedFields, throwing, new Proxy(a, {})]) {
+      survives(() => forward(value))
+      survives(() => forward(good, { hidden: value, cell: value }))
+      survives(() => forward(good, value))
+    }
+    for (const number of [...oddNumbers, -5, 99]) {
+      survives(() => new Layer(4, 5, { numLayers: number === 99 ? 2 : number, dropout: number } as object))
+      refused(`${Layer.name} of NaN`, () => new Layer(Number.NaN, number))
+    }
+    // Parameters that somebody replaced.
+    const fields = layer as unknown as Record<string, unknown>
+    for (const name of layer.namedParameters().map(([n]) => n)) {
+      const before = fields[name]
+      for (const shape of [[], [0], [5], [20], [20, 4], [20, 5], [0, 0], [20, 0], [3, 7]]) {
+        fields[name] = new Parameter(zeros(shape))
+        survives(() => forward(good))
+      }
+      fields[name] = before
+    }
+  }
+}
+
 async function main(): Promise<void> {
   wrongTensors()
+  recurrentLayers()
   wrongShapes()
   wrongValues()
   const x = tensor([

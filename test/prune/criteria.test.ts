@@ -196,7 +196,9 @@ t.test('include and skip', async (t) => {
   t.same(await pruned({ include: ['body'] }), [true, true, false])
   t.same(await pruned({ include: ['body'], skip: [/0$/] }), [false, true, false])
   t.same(await pruned({ include: (_: string, l: nn.Linear) => l.outFeatures === 3 }), [false, false, true])
-  await t.rejects(pruned({ include: ['tail'] }), { message: /magnitude: include: no Linear layer is at "tail"/ })
+  await t.rejects(pruned({ include: ['tail'] }), {
+    message: /magnitude: include: no Linear or convolution layer is at "tail"/,
+  })
 })
 
 t.test('bad arguments change no mask', async (t) => {
@@ -208,7 +210,10 @@ t.test('bad arguments change no mask', async (t) => {
   const none = new nn.Sequential(new nn.ReLU())
   const wrong: [() => Promise<void>, RegExp][] = [
     [() => prune.magnitude({} as never, { sparsity: 0.5 }), /^magnitude: expected a Module, got an object/],
-    [() => prune.magnitude(none, { sparsity: 0.5 }), /^magnitude: the model has no Linear layer to prune/],
+    [
+      () => prune.magnitude(none, { sparsity: 0.5 }),
+      /^magnitude: the model has no Linear or convolution layer to prune/,
+    ],
     [() => prune.magnitude(model, undefined as never), /^magnitude: options must be an object, got undefined/],
     [() => prune.magnitude(model, {} as never), /^magnitude: sparsity must be a number from 0 to 1, got undefined/],
     [() => prune.magnitude(model, { sparsity: 90 }), /^magnitude: sparsity must be a number from 0 to 1, got 90/],

@@ -326,7 +326,10 @@ t.test('wrong options, and models that fail: nothing has changed', async (t) => 
     [{ ...good, multipleOf: 2.5 }, /^structured: multipleOf must be a whole number/],
     [{ ...good, importance: 'l3' }, /^structured: importance must be 'l2', 'l1' or 'random', got "l3"$/],
     [{ ...good, importance: 'random', seed: -1 }, /^structured: seed must be/],
-    [{ ...good, skip: ['nope'] }, /^structured: skip: no Linear layer is at "nope"; there are '0', '2'$/],
+    [
+      { ...good, skip: ['nope'] },
+      /^structured: skip: no Linear or convolution layer is at "nope"; there are '0', '2'$/,
+    ],
     [{ ...good, include: 7 }, /^structured: include must be an array of paths or a function, got 7$/],
   ]
   for (const [options, message] of wrong) {
@@ -338,7 +341,7 @@ t.test('wrong options, and models that fail: nothing has changed', async (t) => 
   })
   await t.rejects(prune.structured({} as never, good), { message: /^structured: expected a Module, got an object$/ })
   await t.rejects(prune.structured(new nn.Sequential(new nn.ReLU()), good), {
-    message: /^structured: the model has no Linear layer to prune$/,
+    message: /^structured: the model has no Linear or convolution layer to prune$/,
   })
   const broken = Object.assign(new nn.Sequential(model), {
     forward: () => {

@@ -146,7 +146,7 @@ t.test('sensitivity: the model is as before when evaluate throws, and for bad ar
     [() => 1, { sparsities: [] }, /^sensitivity: sparsities must be an array of numbers, got \[\]/],
     [() => 1, { sparsities: 0.5 }, /^sensitivity: sparsities must be an array of numbers, got 0.5/],
     [() => 1, { sparsities: [0.5, 2] }, /^sensitivity: sparsities\[1\] must be a number from 0 to 1, got 2/],
-    [() => 1, { include: ['x'] }, /^sensitivity: include: no Linear layer is at "x"/],
+    [() => 1, { include: ['x'] }, /^sensitivity: include: no Linear or convolution layer is at "x"/],
     [() => 1, null, /^sensitivity: options must be an object, got null/],
   ]
   for (const [evaluate, options, message] of wrong)
@@ -247,7 +247,7 @@ t.test('lottery tickets: other rewinding, and bad arguments', async (t) => {
     [{ scope: 'x' }, /^lotteryTicket: scope must be/],
     [{ train: undefined }, /^lotteryTicket: train must be a function, got undefined/],
     [{ evaluate: 3 }, /^lotteryTicket: evaluate must be a function, got 3/],
-    [{ skip: ['x'] }, /^lotteryTicket: skip: no Linear layer/],
+    [{ skip: ['x'] }, /^lotteryTicket: skip: no Linear or convolution layer/],
   ]
   const count = starts.length
   for (const [change, message] of wrong)

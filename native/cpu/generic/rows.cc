@@ -1,10 +1,11 @@
-// Every row-wise kernel of this target: reductions, softmax and losses, norms, optimizers, indexing.
+// Every row-wise kernel of this target: reductions, softmax and losses, norms, optimizers, recurrent steps, indexing.
 #include "../install.h"
 #include "simd.h"
 #include "../reduce_loops.h"
 #include "../rows_loops.h"
 #include "../norm_loops.h"
 #include "../optim_loops.h"
+#include "../recurrent_loops.h"
 #include "../index_loops.h"
 
 namespace kerf::KERF_TARGET {
@@ -14,6 +15,7 @@ static void install_float(Kernels& row, DType dtype) {
   install_rows_float<T>(row, dtype);
   install_norm_float<T>(row, dtype);
   install_optim_float<T>(row, dtype);
+  install_recurrent_float<T>(row, dtype);
 }
 
 void install_rows(Kernels& row) {

@@ -11,6 +11,7 @@ import { losses } from './loss'
 import { products } from './matmul'
 import { optimizers } from './optim'
 import { quantization } from './quantize'
+import { recurrent } from './recurrent'
 import { reductions } from './reduce'
 import { rows } from './rows'
 import { shapes } from './shape'
@@ -21,6 +22,7 @@ export const areas: readonly Adapters[] = [
   reductions,
   products,
   convolutions,
+  recurrent,
   rows,
   images,
   losses,

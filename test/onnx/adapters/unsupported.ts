@@ -2,7 +2,6 @@
 const byReason: Record<string, string> = {
   'kerf gives the sums of bytes or a float layer, no convolution that requantizes': 'QLinearConv',
   'kerf has no unpooling and no local response normalisation': 'MaxUnpool LRN',
-  'kerf has no recurrent layers': 'GRU LSTM RNN',
   'kerf has no such elementwise function': 'Acos Acosh Asin Asinh Atan Atanh Mod BitShift',
   'kerf has no product reduction': 'ReduceProd',
   'kerf does not sort or select by value': 'TopK Unique NonZero Compress NonMaxSuppression',
