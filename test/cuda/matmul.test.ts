@@ -64,7 +64,7 @@ async function checkKernel(t: Test, kernel: string, wholeTiles: (r: Run) => bool
   )
 }
 
-const whole = (r: Run) => r.m % 128 === 0 && (r.n % 64 === 0 || r.n === 16)
+const whole = (r: Run) => r.m % 128 === 0 && (r.n % 64 === 0 || r.n === 16 || r.n === 8 || r.n === 32)
 
 t.test('kernels', { skip: noEmulator }, async (t) => {
   await Promise.all([
@@ -72,7 +72,10 @@ t.test('kernels', { skip: noEmulator }, async (t) => {
       await checkKernel(t, 'simt', whole)
       await checkKernel(t, 'mma', whole)
     })(),
-    checkKernel(t, 'wgmma', whole),
+    (async () => {
+      await checkKernel(t, 'wgmma', whole)
+      await checkKernel(t, 'packed', whole)
+    })(),
   ])
 })
 
@@ -83,6 +86,8 @@ interface Fault {
   file: string
   from: string
   to: string
+  /** 2: another product than the usual one. */
+  quick?: 2
   wrong?: 'late' | 'always'
   report?: RegExp
   cost?: number
@@ -90,6 +95,9 @@ interface Fault {
 
 const mma = { program: 'mma', file: 'matmul_mma.cuh' }
 const wgmma = { program: 'wgmma', file: 'sm90/matmul_wgmma.cuh' }
+const packed = { program: 'packed', file: 'matmul_packed.cuh' }
+const split = { program: 'packed', file: 'split.h' }
+const BLOCKS = /a block reads what another wrote/
 const UNORDERED = /uninitialised|not ordered|unordered|before it was waited for/
 
 const FAULTS: Fault[] = [
@@ -174,6 +182,79 @@ const FAULTS: Fault[] = [
     report: UNORDERED,
   },
   {
+    ...packed,
+    what: 'packed: wait_group off by one',
+    from: 'copy_wait<C::STAGES - 2>',
+    to: 'copy_wait<C::STAGES - 1>',
+    wrong: 'late',
+    report: /before it was waited for/,
+  },
+  {
+    ...packed,
+    what: 'packed: no barrier in the main loop',
+    from: 'cu::sync_threads();              // and for all',
+    to: '// and for all',
+    wrong: 'always',
+    report: UNORDERED,
+  },
+  {
+    ...packed,
+    what: 'packed: no barrier before the sums overwrite the stages',
+    from: 'cu::sync_threads();  // the sums overwrite the stages',
+    to: '',
+    report: /write not ordered after another warp's read/,
+  },
+  {
+    ...packed,
+    what: 'packed: units beyond the end are zeros, which are no metadata',
+    quick: 2,
+    from: 'from, true);',
+    to: 'from, unit < units_here);',
+    report: /metadata out of order/,
+  },
+  {
+    ...split,
+    what: 'split-K: no barrier before a block says that its part is complete',
+    from: "cu::sync_threads();  // the block's part",
+    to: '//',
+    report: BLOCKS,
+  },
+  {
+    ...split,
+    what: 'split-K: no fence before a block says so',
+    from: 'cu::fence_global();\n    const unsigned earlier',
+    to: 'const unsigned earlier',
+    report: BLOCKS,
+  },
+  {
+    ...split,
+    what: 'split-K: no fence after the last block has heard it',
+    from: 'cu::fence_global();\n    if (earlier',
+    to: 'if (earlier',
+    report: BLOCKS,
+  },
+  {
+    ...split,
+    what: 'split-K: the block of the last part adds up, whoever ends when',
+    from: 'cu::atomic_add(split.arrived + number, 1)',
+    to: 'blockIdx.z',
+    report: BLOCKS,
+  },
+  {
+    ...split,
+    what: 'split-K: parts read through the read-only cache',
+    from: 'cu::load_written(',
+    to: 'cu::load_global(',
+    report: /read-only cache/,
+  },
+  {
+    ...split,
+    what: 'split-K: counters stay as they are for the next launch',
+    from: 'if (earlier == gridDim.z - 1) cu::store_global(split.arrived + number, 0u);',
+    to: '',
+    report: /counter is not 0/,
+  },
+  {
     program: 'simt',
     file: 'matmul_simt.cuh',
     what: 'one buffer instead of two',
@@ -193,7 +274,7 @@ async function checkFault(t: Test, fault: Fault, number: number): Promise<void> 
   if (!t.equal(parts.length, 2, `${fault.what}: the text to change stands in ${fault.file} once`)) return
   writeFileSync(file, parts.join(fault.to))
 
-  const all = await runs(await compile(`${fault.program}_check.cc`, tree, `broken${number}`, '-DKERF_QUICK'))
+  const all = await runs(await compile(`${fault.program}_check.cc`, tree, `broken${number}`, `-DKERF_QUICK=${fault.quick ?? 1}`))
   const wrong = (r: Run) => !(r.worst <= 1)
   if (fault.wrong === 'always') t.ok(all.every(wrong), `${fault.what}: wrong numbers`)
   if (fault.wrong === 'late') t.ok(all.filter((r) => r.late).every(wrong), `${fault.what}: wrong numbers in late mode`)
@@ -219,8 +300,18 @@ t.test('faults', { skip: noEmulator }, async (t) => {
   await Promise.all([worker(), worker()])
 })
 
+const KERNEL_FILES = [
+  'epilogue.h',
+  'split.h',
+  'packed_weights.h',
+  'matmul_mma.cuh',
+  'matmul_packed.cuh',
+  'matmul_simt.cuh',
+  'sm90/matmul_wgmma.cuh',
+]
+
 t.test('kernels touch memory only through cu::', (t) => {
-  for (const file of ['epilogue.h', 'matmul_mma.cuh', 'matmul_simt.cuh', 'sm90/matmul_wgmma.cuh']) {
+  for (const file of KERNEL_FILES) {
     const code = readFileSync(path.join(root, 'native', 'cuda', file), 'utf8').replace(/\/\/.*$/gm, '')
     t.same(rawAccesses(code), [], file)
   }

@@ -47,6 +47,7 @@ constexpr double rounding() {  // half a unit in the last place, relative
 
 template <class T, class Out>
 struct Product {
+  using Output = Out;
   Shape s;
   bool plain;
   Buffer<uint8_t> w, x;
@@ -78,7 +79,8 @@ struct Product {
   }
 
   // How far the worst element is from the reference, in units of its bound; infinite for NaN. Products are exact; a sum
-  // of k terms in float32 is off by at most k units of 2^-24 of the sum of magnitudes, the epilogue by 8 of its value
+  // of k terms in float32 is off by at most k units of 2^-24 of the sum of magnitudes (k + 2 with a scale for all of
+  // them), the epilogue by 8 of its value
   // (expf included; silu's slope is below 1.1), and then comes the rounding of the output.
   double worst() const {
     double most = 0;
@@ -90,7 +92,7 @@ struct Product {
           sum += p;
           size += std::fabs(p);
         }
-        double bound = std::is_same_v<T, cu::s8> ? 0 : s.k * 0x1p-24 * size;
+        double bound = std::is_same_v<T, cu::s8> ? 0 : (s.k + 2) * 0x1p-24 * size;
         double want = sum;
         if (!plain) {
           double scale = double(weight_scale[m]) * double(token_scale[n]);

@@ -192,8 +192,13 @@ inline void named_barrier(int id, int threads) {
     emu::machine.warps[thread->warp].clock.join(all);
     thread->state = emu::State::running;
   }
-  for (emu::Thread* thread : waiting)
-    if (thread->lane == 0) emu::machine.warps[thread->warp].clock.at[thread->warp]++;
+  std::vector<emu::Warp*> met;
+  for (emu::Thread* thread : waiting) {
+    if (thread->lane != 0) continue;
+    emu::machine.warps[thread->warp].clock.at[thread->warp]++;
+    met.push_back(&emu::machine.warps[thread->warp]);
+  }
+  emu::share_foreign(met);
   waiting.clear();
 }
 
