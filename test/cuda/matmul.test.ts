@@ -95,6 +95,7 @@ interface Fault {
 
 const mma = { program: 'mma', file: 'matmul_mma.cuh' }
 const wgmma = { program: 'wgmma', file: 'sm90/matmul_wgmma.cuh' }
+const wgmmaSparse = { program: 'wgmma', file: 'sm90/matmul_wgmma_sparse.cuh', quick: 2 as const }
 const packed = { program: 'packed', file: 'matmul_packed.cuh' }
 const split = { program: 'packed', file: 'split.h' }
 const BLOCKS = /a block reads what another wrote/
@@ -163,7 +164,7 @@ const FAULTS: Fault[] = [
   {
     ...wgmma,
     what: 'no named barrier before the sums are overwritten',
-    from: "cu::named_barrier(1, C::kConsumers);  // the last tile's sums have been stored",
+    from: 'cu::named_barrier(1, C::kConsumers);  // what was there before has been stored',
     to: '',
     report: /not ordered|unordered/,
   },
@@ -180,6 +181,27 @@ const FAULTS: Fault[] = [
     from: 'cu::mbarrier_wait(full + at.stage, at.parity);',
     to: '',
     report: UNORDERED,
+  },
+  {
+    ...wgmmaSparse,
+    what: 'wgmma.sp: a stage is released before the tensor core has read it',
+    from: 'cu::wgmma_wait<0>();\n      if (thread % 128 == 0) cu::mbarrier_arrive(empty + at.stage);',
+    to: 'if (thread % 128 == 0) cu::mbarrier_arrive(empty + at.stage);\n      cu::wgmma_wait<0>();',
+    report: /not ordered|before it was waited for/,
+  },
+  {
+    ...wgmmaSparse,
+    what: 'wgmma.sp: the metadata of the step before',
+    from: 'next.load(from, lane, k + 1, units)',
+    to: 'next.load(from, lane, k, units)',
+    wrong: 'always',
+  },
+  {
+    ...wgmmaSparse,
+    what: 'wgmma.sp: metadata beyond the end of K',
+    from: 'step * 2 + i < units ? step * 2 + i : units - 1',
+    to: 'step * 2 + i',
+    report: /outside of every buffer/,
   },
   {
     ...packed,
@@ -308,6 +330,7 @@ const KERNEL_FILES = [
   'matmul_packed.cuh',
   'matmul_simt.cuh',
   'sm90/matmul_wgmma.cuh',
+  'sm90/matmul_wgmma_sparse.cuh',
 ]
 
 t.test('kernels touch memory only through cu::', (t) => {
