@@ -260,7 +260,7 @@ const FAULTS: Fault[] = [
     what: 'split-K: the block of the last part adds up, whoever ends when',
     from: 'cu::atomic_add(split.arrived + number, 1)',
     to: 'blockIdx.z',
-    report: BLOCKS,
+    report: /a block (?:reads|writes) what another/,
   },
   {
     ...split,
@@ -296,7 +296,9 @@ async function checkFault(t: Test, fault: Fault, number: number): Promise<void> 
   if (!t.equal(parts.length, 2, `${fault.what}: the text to change stands in ${fault.file} once`)) return
   writeFileSync(file, parts.join(fault.to))
 
-  const all = await runs(await compile(`${fault.program}_check.cc`, tree, `broken${number}`, `-DKERF_QUICK=${fault.quick ?? 1}`))
+  const all = await runs(
+    await compile(`${fault.program}_check.cc`, tree, `broken${number}`, `-DKERF_QUICK=${fault.quick ?? 1}`),
+  )
   const wrong = (r: Run) => !(r.worst <= 1)
   if (fault.wrong === 'always') t.ok(all.every(wrong), `${fault.what}: wrong numbers`)
   if (fault.wrong === 'late') t.ok(all.filter((r) => r.late).every(wrong), `${fault.what}: wrong numbers in late mode`)

@@ -1,14 +1,15 @@
 // Random products for the kernels of native/cuda/ and a float64 reference of what they must store. A program prints one
 // line of JSON for every run; the tests judge.
 #pragma once
+#include <random>
+
 #include "program.h"
 #include "native/cuda/epilogue.h"
 
 namespace cases {
 
 using namespace kerf::cuda;
-using cu::emu::Buffer;
-using cu::emu::machine;
+using target::Buffer;
 using kerf::Activation;
 
 struct Shape { int m, n, k; };
@@ -111,7 +112,9 @@ struct Product {
   }
 };
 
+#ifndef __CUDACC__
 inline void print(const char* kernel, const Run& run, double worst) {
+  using cu::emu::machine;
   printf("{\"kernel\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,", kernel, run.shape.m, run.shape.n, run.shape.k);
   printf("\"plain\":%d,\"late\":%d,\"seed\":%u,\"worst\":%.4g,\"reports\":[", run.plain, run.late, run.seed,
          std::isinf(worst) ? 1e300 : worst);
@@ -146,5 +149,6 @@ void all(const char* kernel, const std::vector<Shape>& shapes, bool plain, Launc
         print(kernel, run, product.worst());
       }
 }
+#endif
 
 }  // namespace cases

@@ -100,7 +100,7 @@ struct Scratch {
   Split split() const { return {parts.data(), arrived.data()}; }
   void check() const {
     for (size_t i = 0; i < tiles; i++)
-      if (arrived[i] != 0) cu::emu::report("split-K: a counter is not 0 after the launch");
+      if (arrived[i] != 0) target::report("split-K: a counter is not 0 after the launch");
   }
 };
 

@@ -4,22 +4,13 @@
 namespace kerf {
 namespace cuda {
 
-#define KERF_WGMMA(T, BN, STAGES, TOKENS, Out)                                             \
+#define KERF_WGMMA(T, BN, STAGES, TOKENS, Out)                                              \
   template __global__ void matmul_wgmma<WgmmaConfig<T, BN, STAGES, TOKENS>, Epilogue<Out>>( \
       CU_GRID_CONSTANT cu::TensorMap, CU_GRID_CONSTANT cu::TensorMap, int, int, int, Epilogue<Out>);
-#define KERF_WGMMA_SHAPES(T, Out)      \
-  KERF_WGMMA(T, 128, 4, 128, Out)      \
-  KERF_WGMMA(T, 256, 4, 32, Out)
-KERF_WGMMA_SHAPES(cu::f16, cu::f16)
-KERF_WGMMA_SHAPES(cu::bf16, cu::bf16)
-KERF_WGMMA_SHAPES(cu::s8, float)
-
-#define KERF_WGMMA_SPARSE(T, Out)                                                          \
-  template __global__ void matmul_wgmma_sparse<WgmmaSparseConfig<T, 3>, Epilogue<Out>>(    \
+#define KERF_WGMMA_SPARSE(T, STAGES, Out)                                                    \
+  template __global__ void matmul_wgmma_sparse<WgmmaSparseConfig<T, STAGES>, Epilogue<Out>>( \
       CU_GRID_CONSTANT cu::TensorMap, CU_GRID_CONSTANT cu::TensorMap, const uint32_t*, int, int, int, Epilogue<Out>);
-KERF_WGMMA_SPARSE(cu::f16, cu::f16)
-KERF_WGMMA_SPARSE(cu::bf16, cu::bf16)
-KERF_WGMMA_SPARSE(cu::s8, float)
+#include "../matmul.def"
 
 }  // namespace cuda
 }  // namespace kerf
