@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# One command for a machine with an NVIDIA GPU and node, g++ and nvcc; python3 with torch and compute-sanitizer are used where
-# they are. Builds, compares every cu:: function with the emulator, checks every product, times them beside PyTorch's, and
-# writes bench/results/<card>.json. With --dry (or where there is no GPU): all that can be done without one.
+# One command for a machine with an NVIDIA GPU and node, g++ and nvcc; python3 with torch and compute-sanitizer are used
+# where they are. Builds, compares every cu:: function with the emulator, checks every product, times them beside
+# PyTorch's, and writes bench/results/<card>.json. With --dry (or where there is no GPU): all that can be done without
+# one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=build/gpu
@@ -17,7 +18,8 @@ fi
 
 say 'the program on the emulator'
 includes=(-I . -I test/cuda)
-g++ -std=c++20 -O1 -DKERF_HOPPER -Wno-unknown-pragmas -x c++ "${includes[@]}" -I test/cuda/emulator bench/gpu/gpu.cu -o "$out/emulated"
+g++ -std=c++20 -O1 -DKERF_HOPPER -Wno-unknown-pragmas -x c++ "${includes[@]}" -I test/cuda/emulator \
+  bench/gpu/gpu.cu -o "$out/emulated"
 "$out/emulated" conformance >"$out/conformance-emulated.jsonl"
 
 if ! command -v nvcc >/dev/null; then
@@ -55,7 +57,8 @@ say 'every product against float64'
 say 'times'
 : >"$out/time.jsonl"
 # features tokens k: large ones, a layer for one, eight and 32 tokens (bench/shapes.ts and issue of the backend's goals)
-shapes=('8192 8192 8192' '4096 4096 4096' '2048 2048 2048' '8192 1 8192' '4096 1 4096' '4096 8 4096' '4096 32 4096' '4096 512 4096')
+shapes=('8192 8192 8192' '4096 4096 4096' '2048 2048 2048' '8192 1 8192'
+  '4096 1 4096' '4096 8 4096' '4096 32 4096' '4096 512 4096')
 for shape in "${shapes[@]}"; do
   # shellcheck disable=SC2086
   "$out/gpu" time $shape >>"$out/time.jsonl"
@@ -72,7 +75,8 @@ fi
 if command -v compute-sanitizer >/dev/null; then
   say 'compute-sanitizer'
   for tool in memcheck racecheck; do
-    timeout 150 compute-sanitizer --tool "$tool" "$out/gpu" conformance 2>&1 | grep '=====' >>"$out/sanitizer.txt" || true
+    timeout 150 compute-sanitizer --tool "$tool" "$out/gpu" conformance 2>&1 |
+      grep '=====' >>"$out/sanitizer.txt" || true
   done
   timeout 150 compute-sanitizer --tool memcheck "$out/gpu" check 2>&1 | grep '=====' >>"$out/sanitizer.txt" || true
 else

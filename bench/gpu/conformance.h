@@ -1,5 +1,5 @@
-// Every cu:: function that computes or lays data out, run by one warp or warpgroup on whole numbers that every format holds,
-// all registers dumped: on a GPU and in the emulator the dumps must be equal, bit by bit.
+// Every cu:: function that computes or lays data out, run by one warp or warpgroup on whole numbers that every format
+// holds, all registers dumped: on a GPU and in the emulator the dumps must be equal, bit by bit.
 #pragma once
 #include <random>
 #include <vector>
@@ -29,7 +29,8 @@ CU_FUNCTION void fetch(const uint32_t* in, int words, bool all) {
 
 __global__ void numbers(const uint32_t* in, uint32_t* out) {
   const int lane = threadIdx.x;
-  const uint32_t a = cu::load_global(in + lane), b = cu::load_global(in + 32 + lane), c = cu::load_global(in + 64 + lane);
+  const uint32_t a = cu::load_global(in + lane), b = cu::load_global(in + 32 + lane);
+  const uint32_t c = cu::load_global(in + 64 + lane);
   const float x = static_cast<float>(static_cast<int>(a % 4001) - 2000) * 0.37f;
   const float y = static_cast<float>(static_cast<int>(b % 4001) - 2000) * 1.1f;
   auto put = [&](int i, uint32_t value) { cu::store_global(out + i * 32 + lane, value); };
@@ -85,8 +86,8 @@ __global__ void products(const uint32_t* in, uint32_t* out) {
 // A warpgroup: boxes of 64 and 2 * count rows by TMA (8 rows of each beyond the tensor), products 32 bytes deep at each
 // of the four places of a row.
 template <class T, int count, int selector>
-__global__ void warpgroup(CU_GRID_CONSTANT cu::TensorMap a_map, CU_GRID_CONSTANT cu::TensorMap b_map, const uint32_t* in,
-                          uint32_t* out) {
+__global__ void warpgroup(CU_GRID_CONSTANT cu::TensorMap a_map, CU_GRID_CONSTANT cu::TensorMap b_map,
+                          const uint32_t* in, uint32_t* out) {
   uint8_t* const a = cu::shared_memory();
   uint8_t* const b = a + 64 * 128;
   uint64_t* const barrier = reinterpret_cast<uint64_t*>(b + 2 * count * 128);
@@ -179,11 +180,12 @@ class Dump {
 #ifdef KERF_HOPPER
   template <class T, int count, int selector>
   void of_warpgroup(const std::string& what) {
-    target::Buffer<uint32_t> a(56 * 32), b((2 * count - 8) * 32);
+    constexpr int kBytes = cu::kBytesOf<T>, kRows = 2 * count - 8;
+    target::Buffer<uint32_t> a(56 * 32), b(kRows * 32);
     fill<T>(a.data(), 56 * 32, 4);
-    fill<T>(b.data(), (2 * count - 8) * 32, 5);
-    const auto a_map = target::tensor_map(reinterpret_cast<uint8_t*>(a.data()), 56, 128, 64, cu::kBytesOf<T>);
-    const auto b_map = target::tensor_map(reinterpret_cast<uint8_t*>(b.data()), 2 * count - 8, 128, 2 * count, cu::kBytesOf<T>);
+    fill<T>(b.data(), kRows * 32, 5);
+    const auto a_map = target::tensor_map(reinterpret_cast<uint8_t*>(a.data()), 56, 128, 64, kBytes);
+    const auto b_map = target::tensor_map(reinterpret_cast<uint8_t*>(b.data()), kRows, 128, 2 * count, kBytes);
     target::enqueue(warpgroup<T, count, selector>, dim3(1), 128, (64 + 2 * count) * 128 + 16, a_map, b_map,
                     static_cast<const uint32_t*>(in_.data()), out_.data());
     print(what, count * 128);

@@ -37,7 +37,7 @@ __global__ void fill_with(uint32_t* words, size_t count, uint32_t seed, uint32_t
   for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count; i += size_t(gridDim.x) * blockDim.x) {
     uint32_t x = static_cast<uint32_t>(i) * 2654435761u ^ seed;
     x = (x ^ x >> 15) * 2246822519u;
-    words[i] = pattern ? pattern : (x & 0x83ff83ff) | 0x38003800;  // about +-0.5 to 1 as float16; whatever else as others
+    words[i] = pattern ? pattern : (x & 0x83ff83ff) | 0x38003800;  // +-0.5 to 1 as float16, small as all others
   }
 }
 
@@ -53,15 +53,20 @@ struct Memory {
 
 // The median of launches over rotating operands, together more than the level-2 cache holds.
 static double microseconds(const Entry& entry, Shape s, int parts, const cudaDeviceProp& card) {
-  const size_t row = size_t(s.k) * entry.bytes, m = size_t(rounded_up(s.m, 16)), steps = size_t(steps_of(s.k, entry.bytes));
+  const size_t row = size_t(s.k) * entry.bytes, m = size_t(rounded_up(s.m, 16));
+  const size_t steps = size_t(steps_of(s.k, entry.bytes));
   const bool kept = entry.weights == Weights::kept;
-  const size_t unit = entry.weights == Weights::codes8 ? 1024 : entry.weights == Weights::codes4 ? 512 : kept_unit_bytes(entry.bytes);
-  const bool packed = entry.weights == Weights::codes8 || entry.weights == Weights::codes4 || kept;
-  const size_t w_bytes = packed ? m / 16 * steps * unit : entry.weights == Weights::kept_by_tma ? size_t(s.m) * row / 2 : size_t(s.m) * row;
+  const size_t units = m / 16 * steps;
+  const size_t w_bytes = entry.weights == Weights::codes8        ? units * code_unit_bytes(8)
+                         : entry.weights == Weights::codes4      ? units * code_unit_bytes(4)
+                         : kept                                  ? units * kept_unit_bytes(entry.bytes)
+                         : entry.weights == Weights::kept_by_tma ? size_t(s.m) * row / 2
+                                                                 : size_t(s.m) * row;
   const size_t x_bytes = size_t(s.n) * row;
   const int copies = static_cast<int>(std::min<size_t>(32, 4 * size_t(card.l2CacheSize) / (w_bytes + x_bytes) + 2));
   // metadata inside of units: all bytes are 0x44, which is places 0 and 1, and numbers all the same
-  const Memory w(w_bytes * copies, kept ? 0x44444444 : 0), x(x_bytes * copies, 0), out(size_t(s.n) * s.m * entry.out_bytes, 0);
+  const Memory w(w_bytes * copies, kept ? 0x44444444 : 0), x(x_bytes * copies, 0);
+  const Memory out(size_t(s.n) * s.m * entry.out_bytes, 0);
   const Memory scale(m * steps * 4, 0x3c000000), metadata(m / 16 * steps * 256, 0x44444444);
   const Memory parts_memory(size_t(rounded_up(s.m, entry.BM) * rounded_up(s.n, entry.BN)) * parts * 4, 0);
   const Memory arrived(size_t(rounded_up(s.m, entry.BM) / entry.BM * rounded_up(s.n, entry.BN) / entry.BN) * 4, 0);
@@ -101,8 +106,8 @@ static int time_all(Shape s) {
     const int filling = static_cast<int>(std::clamp<int64_t>(3 * card.multiProcessorCount / tiles, 1, most));
     for (int parts : entry.splits ? std::vector<int>{1, std::max(1, filling / 2), filling} : std::vector<int>{1}) {
       const double us = microseconds(entry, s, parts, card);
-      printf("{\"time\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"parts\":%d,\"us\":%.2f,\"tflops\":%.1f}\n", entry.name.c_str(),
-             s.m, s.n, s.k, parts, us, 2e-6 * s.m * double(s.n) * s.k / us);
+      printf("{\"time\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"parts\":%d,\"us\":%.2f,\"tflops\":%.1f}\n",
+             entry.name.c_str(), s.m, s.n, s.k, parts, us, 2e-6 * s.m * double(s.n) * s.k / us);
     }
   }
   return 0;

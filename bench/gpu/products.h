@@ -122,6 +122,11 @@ Entry packed_entry(const char* kind, Weights weights) {
                     o.K * cu::kBytesOf<typename C::T>, o.split, o.epilogue<Out>());
   });
 }
+template <class C>
+Entry codes_entry() {
+  const bool four = C::Weights::kMiddle == 8;
+  return packed_entry<C, typename C::T>(four ? "codes4" : "codes8", four ? Weights::codes4 : Weights::codes8);
+}
 #ifdef KERF_HOPPER
 template <class C, class Out>
 Entry wgmma_entry() {
@@ -159,9 +164,7 @@ inline std::vector<Entry> all() {
       simt_entry(),
 #define KERF_MMA(T, BM, BN, WM, WN, STAGES, Out) mma_entry<MmaConfig<T, BM, BN, WM, WN, STAGES>, Out>(),
 #define KERF_SPLIT(T, BM, BN, WM, WN, STAGES, Out) split_entry<MmaConfig<T, BM, BN, WM, WN, STAGES>, Out>(),
-#define KERF_CODES(Codes, T, BM, BN, WM, WN, STAGES)                                                        \
-  packed_entry<PackedConfig<Codes<T>, BM, BN, WM, WN, STAGES>, T>(Codes<T>::kMiddle == 8 ? "codes4" : "codes8", \
-                                                                  Codes<T>::kMiddle == 8 ? Weights::codes4 : Weights::codes8),
+#define KERF_CODES(Codes, T, BM, BN, WM, WN, STAGES) codes_entry<PackedConfig<Codes<T>, BM, BN, WM, WN, STAGES>>(),
 #define KERF_KEPT(T, BM, BN, WM, WN, STAGES, Out) \
   packed_entry<PackedConfig<Kept2of4<T>, BM, BN, WM, WN, STAGES>, Out>("kept", Weights::kept),
 #ifdef KERF_HOPPER

@@ -1,5 +1,5 @@
-// What bench/gpu.sh left in a folder becomes a short report and bench/results/<card>.json; ends with 1 where a cu:: function
-// differs from the emulator or a product is wrong. `report.mjs [--dry] FOLDER`
+// What bench/gpu.sh left in a folder becomes a short report and bench/results/<card>.json; ends with 1 where a cu::
+// function differs from the emulator or a product is wrong. `report.mjs [--dry] FOLDER`
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 

@@ -86,8 +86,8 @@ CU_FUNCTION void mma(s8, int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// d += a b, a the kept half of 16 rows of 64 bytes, b 8 columns of 64 bytes. Which lanes of a quad bring the metadata of
-// 16-bit types is chosen by `selector`: 0 and 1, or 2 and 3; of int8 all four do.
+// d += a b, a the kept half of 16 rows of 64 bytes, b 8 columns of 64 bytes. Which lanes of a quad bring the metadata
+// of 16-bit types is chosen by `selector`: 0 and 1, or 2 and 3; of int8 all four do.
 #define CU_MMA_SPARSE(type, sum, kind, shape)                                                                     \
   template <int selector>                                                                                         \
   CU_FUNCTION void mma_sparse(type, sum(&d)[4], const uint32_t(&a)[4], const uint32_t(&b)[4], uint32_t metadata) { \

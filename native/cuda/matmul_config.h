@@ -1,6 +1,6 @@
-// Which kernel computes a product on which GPU, and how it is launched: plain data and arithmetic, no CUDA. The rates below
-// are what published figures of kernels of the same design let expect (docs/cuda.md), not measurements; a run on a GPU is to
-// replace them.
+// Which kernel computes a product on which GPU, and how it is launched: plain data and arithmetic, no CUDA. The rates
+// below are what published figures of kernels of the same design let expect (docs/cuda.md), not measurements; a run on
+// a GPU is to replace them.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -36,11 +36,12 @@ struct MatmulDesc {
 };
 
 // What a block may have: shared memory of a multiprocessor in bytes, of which a block gets 1 KB less.
-constexpr int shared_of_sm(int sm) { return (sm == 80 || sm == 87 ? 164 : sm == 90 || sm == 100 || sm == 103 ? 228 : 100) * 1024; }
-constexpr int threads_of_sm(int sm) { return sm == 80 || sm == 87 || sm == 90 || sm == 100 || sm == 103 ? 2048 : 1536; }
+constexpr bool is_datacentre(int sm) { return sm == 90 || sm == 100 || sm == 103; }
+constexpr int shared_of_sm(int sm) { return (is_datacentre(sm) ? 228 : sm == 80 || sm == 87 ? 164 : 100) * 1024; }
+constexpr int threads_of_sm(int sm) { return is_datacentre(sm) || sm == 80 || sm == 87 ? 2048 : 1536; }
 
-// Blocks that a multiprocessor holds at once; 0: the kernel does not run there. A block costs 1 KB beside its own shared
-// memory; registers are given to a warp in units of 256.
+// Blocks that a multiprocessor holds at once; 0: the kernel does not run there. A block costs 1 KB beside its own
+// shared memory; registers are given to a warp in units of 256.
 inline int resident_blocks(int sm, int threads, int shared_bytes, int registers) {
   if (shared_bytes > shared_of_sm(sm) - 1024) return 0;
   const int of_warp = (registers * 32 + 255) / 256 * 256, warps = threads / 32;
@@ -90,9 +91,9 @@ inline double weight_bytes(MatmulKind kind) {
   }
 }
 
-// Products of two 128-byte pieces of rows in the time in which a multiprocessor's share of memory gives 128 bytes. Peaks of an H100
-// SXM allow 295 of 16-bit floats or bytes (989 TFLOPS, 128 flops each, against 3.35 TB/s) and 40 of float32; kernels of
-// these kinds reach a part.
+// Products of two 128-byte pieces of rows in the time in which a multiprocessor's share of memory gives 128 bytes.
+// Peaks of an H100 SXM allow 295 of 16-bit floats or bytes (989 TFLOPS, 128 flops each, against 3.35 TB/s) and 40 of
+// float32; kernels of these kinds reach a part.
 inline double products_a_read(const MatmulConfig& c) {
   const bool wide = c.tokens >= 256;  // fewer reads of shared memory for each product
   switch (c.kind) {

@@ -3,7 +3,9 @@
 //
 // Contract: W is M rows and X N rows of `row_bytes`, a multiple of 16; both 16-byte aligned. Any M, N >= 1; rows and
 // bytes beyond the end count as zeros. Launch: grid (ceil(M / BM), ceil(N / BN)), Config::kThreads,
-// Config::kSharedBytes; matmul_mma_split: grid (.., .., parts of K) and a Split (split.h). A shared row is 128 bytes of K, its eight 16-byte chunks XORed with the row's last three bits:
+// Config::kSharedBytes; matmul_mma_split: grid (.., .., parts of K) and a Split (split.h).
+//
+// A shared row is 128 bytes of K, its eight 16-byte chunks XORed with the row's last three bits:
 // ldmatrix of 8 rows then meets all banks once.
 #pragma once
 #include "split.h"
@@ -98,7 +100,7 @@ CU_FUNCTION void sum_by_mma(uint8_t* shared, const uint8_t* W, const uint8_t* X,
     for (int i = 0; i < C::WM / 16; i++)
       C::Tile::put(shared, warp_m + i * 16 + lane / 4, warp_n + j * 8 + lane % 4 * 2, d[i][j][0], d[i][j][1],
                    d[i][j][2], d[i][j][3]);
-  cu::sync_threads();
+  cu::sync_threads();  // and are complete
 }
 
 template <class C, class E>

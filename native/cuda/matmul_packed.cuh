@@ -1,11 +1,11 @@
 // Y[n][m] = epilogue(sum over k of W[m][k] X[n][k]) with packed weights (packed_weights.h): codes of 8 or 4 bits by
 // float16 or bfloat16 activations, converted in registers, or 2:4 sparse ones by mma.sp. For few tokens split along K.
 //
-// Contract: X is N rows of `row_bytes`, a multiple of 16, 16-byte aligned; any M, N >= 1; the packer pads M to 16 and K to
-// a unit. Launch: grid (ceil(M / BM), ceil(N / BN), parts of K), Config::kThreads, Config::kSharedBytes.
-// A stage holds what a step needs of all: units, activations (128-byte rows, swizzled as in matmul_mma.cuh), and the
-// scales and zero points of the step's group. A group's sums are scaled in float32: (sum of code X) * scale, not sum of
-// rounded weights.
+// Contract: X is N rows of `row_bytes`, a multiple of 16, 16-byte aligned; any M, N >= 1; the packer pads M to 16 and K
+// to a unit. Launch: grid (ceil(M / BM), ceil(N / BN), parts of K), Config::kThreads, Config::kSharedBytes. A stage
+// holds what a step needs of all: units, activations (128-byte rows, swizzled as in matmul_mma.cuh), and the scales and
+// zero points of the step's group. A group's sums are scaled in float32: (sum of code X) * scale, not sum of rounded
+// weights.
 #pragma once
 #include "matmul_mma.cuh"
 #include "packed_weights.h"

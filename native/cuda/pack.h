@@ -1,5 +1,5 @@
-// Puts weights in the order of packed_weights.h, on the host; plain C++. Sizes: M features, K inputs; a unit is 16 features
-// by 128 bytes of an activation row, what lies beyond M and K is padded with weights that count as zero.
+// Puts weights in the order of packed_weights.h, on the host; plain C++. Sizes: M features, K inputs; a unit is 16
+// features by 128 bytes of an activation row, what lies beyond M and K is padded with weights that count as zero.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -78,8 +78,8 @@ struct Metadata {
   }
 };
 
-// The metadata of one unit as the lanes of mma.sp and wgmma.sp bring it. 16-bit types: a word of all four lanes of a quad
-// serves two products of 32, chosen by the selector. 8-bit types: a word for each of two products of 64.
+// The metadata of one unit as the lanes of mma.sp and wgmma.sp bring it. 16-bit types: a word of all four lanes of a
+// quad serves two products of 32, chosen by the selector. 8-bit types: a word for each of two products of 64.
 inline void pack_metadata_unit(uint32_t* to, const Metadata& metadata, int64_t block, int64_t step, int bytes) {
   for (int lane = 0; lane < 32; lane++) {
     const int64_t row = block * 16 + lane / 4, quad = lane % 4;

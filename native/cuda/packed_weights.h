@@ -7,8 +7,9 @@
 namespace kerf {
 namespace cuda {
 
-// Plain data. units: [ceil(M / 16)][steps of K][kUnitBytes]. For codes: scale and zero [ceil(K / group)][M rounded up to
-// 16], 16-byte aligned; zero are unsigned codes, null where all are the middle (8 or 128); group is a multiple of 64.
+// Plain data. units: [ceil(M / 16)][steps of K][kUnitBytes]. For codes: scale and zero [ceil(K / group)][M rounded up
+// to 16], 16-byte aligned; zero are unsigned codes, null where all are the middle (8 or 128); group is a multiple of
+// 64.
 struct PackedWeights {
   const uint8_t* units;
   const float* scale;
@@ -16,9 +17,9 @@ struct PackedWeights {
   int group;
 };
 
-// How codes become 16-bit numbers less their zero point, exactly. A code u in the low bits of a number whose unit in the
-// last place is 1 makes that number base + u; subtracting base + zero leaves u - zero, a whole number of at most 8 bits
-// and a sign, which both formats hold.
+// How codes become 16-bit numbers less their zero point, exactly. A code u in the low bits of a number whose unit in
+// the last place is 1 makes that number base + u; subtracting base + zero leaves u - zero, a whole number of at most 8
+// bits and a sign, which both formats hold.
 template <class T> struct Magic;
 template <> struct Magic<cu::f16> {
   static constexpr uint32_t kOnes = 0x3c003c00, kBase = 0x64006400;  // 1024 + u
@@ -102,8 +103,8 @@ struct Codes4 {
   }
 };
 
-// 2:4: one product takes 64 bytes of K, of which 32 are kept: 16 bytes a lane, and then the metadata. A word of it serves
-// 16-bit types for both halves (two lanes of a quad each); 8-bit types have a word for each.
+// 2:4: one product takes 64 bytes of K, of which 32 are kept: 16 bytes a lane, and then the metadata. A word of it
+// serves 16-bit types for both halves (two lanes of a quad each); 8-bit types have a word for each.
 template <class T_>
 struct Kept2of4 {
   using T = T_;

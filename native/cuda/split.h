@@ -7,9 +7,9 @@
 namespace kerf {
 namespace cuda {
 
-// Plain data. gridDim.z blocks share a tile. `parts`: a tile's sums are BM * BN 4-byte numbers, [tile][part][BN][BM], 16-byte
-// aligned, nothing in them; `arrived`: a word for each tile, 0 before the launch and after it. Both unused if gridDim.z
-// is 1.
+// Plain data. gridDim.z blocks share a tile. `parts`: a tile's sums are BM * BN 4-byte numbers, [tile][part][BN][BM],
+// 16-byte aligned, nothing in them; `arrived`: a word for each tile, 0 before the launch and after it. Both unused if
+// gridDim.z is 1.
 struct Split {
   uint8_t* parts;
   unsigned* arrived;

@@ -30,7 +30,8 @@ t.test('configs and choices', { skip: noEmulator }, async (t) => {
     if (!c.kind.startsWith('wgmma')) t.ok(c.shared <= 99 * 1024, `${c.config} can be launched on sm_89 and sm_120`)
   }
 
-  // features, tokens, k, type, out, weights, sm, multiprocessors. A product of bench/shapes.ts has m rows (tokens), n features
+  // features, tokens, k, type, out, weights, sm, multiprocessors. A product of bench/shapes.ts has m rows (tokens), n
+  // features
   const choose = (descs: (string | number)[][]) =>
     lines(descs.map((desc) => desc.join(' ')).join('\n'))
       .slice(table.length)

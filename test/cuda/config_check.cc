@@ -1,6 +1,6 @@
-// With `occupancy`: reads sm, threads, shared bytes and registers, prints how many blocks a multiprocessor holds. Else prints
-// the table of products, and for each line of stdin (features tokens k type out weights sm multiprocessors) what is
-// chosen, as JSON; the tests judge.
+// With `occupancy`: reads sm, threads, shared bytes and registers, prints how many blocks a multiprocessor holds. Else
+// prints the table of products, and for each line of stdin (features tokens k type out weights sm multiprocessors) what
+// is chosen, as JSON; the tests judge.
 #include "emulator/emulator.h"
 #include "native/cuda/matmul_table.h"
 

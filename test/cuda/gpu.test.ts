@@ -1,9 +1,15 @@
 // `npm run gpu` as far as it goes without a GPU: its program runs on the emulator, its report finds what is wrong.
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { noEmulator, root, run, scratch } from './programs'
+
+/** The registers that a function left, by the name of its dump. */
+interface Dump {
+  conformance?: string
+  words?: number[]
+}
 
 const report = (folder: string) =>
   spawnSync(process.execPath, ['bench/gpu/report.mjs', '--dry', folder], { cwd: root, encoding: 'utf8' })
@@ -35,6 +41,18 @@ t.test('the program and its report', { skip: noEmulator }, async (t) => {
   const { status, stdout } = report(folder)
   t.equal(status, 0)
   t.match(stdout, /^\d\d dumps of cu:: functions, 0 unlike the emulator\n1\d\d products, 0 wrong, 0 reports\n$/)
+
+  // what GPUs answered, once a run has been committed
+  const dumps = (text: string) =>
+    text
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Dump)
+  const emulated = dumps(readFileSync(path.join(folder, 'conformance-emulated.jsonl'), 'utf8'))
+  const results = path.join(root, 'bench', 'results')
+  for (const file of readdirSync(results).filter((name) => name.endsWith('-conformance.json')))
+    for (const { conformance, words } of JSON.parse(readFileSync(path.join(results, file), 'utf8')) as Dump[])
+      t.same(emulated.find((dump) => dump.conformance === conformance)?.words, words, `${conformance}, as in ${file}`)
 
   const check = path.join(folder, 'check.jsonl')
   writeFileSync(check, readFileSync(check, 'utf8').replace('"right":true', '"right":false'))

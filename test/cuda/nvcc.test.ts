@@ -166,17 +166,17 @@ for (const architecture of ['80', '120']) {
   })
 }
 
-t.test('few tokens, sm_80', { skip }, async (t) => {
-  const built = await build('sm80/matmul_few.cu', '80')
-  checkCommon(t, built)
-  await checkBudget(t, built, '80')
-  // 32 rows by 8 tokens a warp over 64 of K: 2 x 4 products, and 64 bytes of K of the tokens by one ldmatrix
-  for (const { HMMA, LDSM } of pick(
-    built.kernels,
-    'matmul_packedINS0_12PackedConfigINS0_6Codes8IN2cu3f16EEELi128ELi8E',
-  ))
-    t.same({ HMMA, LDSM }, { HMMA: 8, LDSM: 2 })
-})
+for (const architecture of ['80', '120']) {
+  t.test(`few tokens, sm_${architecture}`, { skip }, async (t) => {
+    const built = await build('sm80/matmul_few.cu', architecture)
+    checkCommon(t, built)
+    await checkBudget(t, built, architecture)
+    // 32 rows by 8 tokens a warp over 64 of K: 2 x 4 products, and 64 bytes of K of the tokens by one ldmatrix
+    const one = pick(built.kernels, 'matmul_packedINS0_12PackedConfigINS0_6Codes8IN2cu3f16EEELi128ELi8E')
+    t.equal(one.length, 1)
+    for (const { HMMA, LDSM } of one) t.same({ HMMA, LDSM }, { HMMA: 8, LDSM: 2 })
+  })
+}
 
 // the whole list of architectures for one family, with mma.sp: a product takes 64 bytes of K
 for (const architecture of ['80', '86', '89', '90', '100', '120']) {

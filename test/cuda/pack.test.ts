@@ -1,5 +1,5 @@
-// Weights as the CPU stores them ('2:4' SparseTensors, packInt4's codes), packed for the tensor cores and multiplied by the
-// identity: what comes out is the matrix that went in.
+// Weights as the CPU stores them ('2:4' SparseTensors, packInt4's codes), packed for the tensor cores and multiplied by
+// the identity: what comes out is the matrix that went in.
 import { spawnSync } from 'node:child_process'
 import t from 'tap'
 import { tensor } from '#lib/ops/create'

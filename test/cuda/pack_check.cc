@@ -1,5 +1,6 @@
-// Reads a '2:4' SparseTensor or codes from stdin, packs them, and multiplies them by the identity: prints the dense matrix
-// that the tensor cores see, one row a line. Input: kind (f16, s8, codes8 or codes4), rows, columns, then the numbers.
+// Reads a '2:4' SparseTensor or codes from stdin, packs them, and multiplies them by the identity: prints the dense
+// matrix that the tensor cores see, one row a line. Input: kind (f16, s8, codes8 or codes4), rows, columns, then the
+// numbers.
 #include <iostream>
 
 #include "packed_cases.h"
@@ -38,7 +39,8 @@ static void print_dense(const PackedWeights& weights, int M, int K) {
 template <class T>
 static void kept(int M, int K) {
   constexpr int kBytes = cu::kBytesOf<T>;
-  const auto values = bytes_from_stdin(size_t(M) * (K / 2) * kBytes), places = bytes_from_stdin(size_t(M) * ((K + 7) / 8));
+  const auto values = bytes_from_stdin(size_t(M) * (K / 2) * kBytes);
+  const auto places = bytes_from_stdin(size_t(M) * ((K + 7) / 8));
   const Buffer<uint8_t> units(size_t(packed_kept_bytes(M, K, kBytes)));
   pack_kept(units.data(), values.data(), {places.data(), M, K}, kBytes);
   print_dense<Kept2of4<T>>({units.data(), nullptr, nullptr, 0}, M, K);

@@ -1,4 +1,5 @@
-// matmul_packed and matmul_mma_split in the emulator. With KERF_QUICK one product only: what a broken kernel is tried on.
+// matmul_packed and matmul_mma_split in the emulator. With KERF_QUICK one product only: what a broken kernel is tried
+// on.
 #include "emulator/emulator.h"
 #include "packed_cases.h"
 
@@ -59,10 +60,12 @@ int main() {
 #if defined(KERF_QUICK) && KERF_QUICK == 2
   check_kept<f16, 64, 64, 32, 3, f16>("2:4 f16 128x64", {{72, 64, 512}}, false, 1);
 #elif defined(KERF_QUICK)
-  check_codes<Codes8, f16, 16, 32, 16, f16>("w8 f16 128x16", {{128, 16, 640}}, {8, 64, true, true}, 2);  // a part ends in the first stage
+  // a part ends in the first stage, which the sums overwrite
+  check_codes<Codes8, f16, 16, 32, 16, f16>("w8 f16 128x16", {{128, 16, 640}}, {8, 64, true, true}, 2);
 #else
   // whole tiles; less than a fragment, and fewer steps of K than parts; ragged everywhere
   const std::vector<Shape> few = {{128, 8, 512}, {1, 1, 8}, {136, 11, 328}}, some = {{256, 32, 256}, {137, 35, 200}};
+  const std::vector<Shape> halves = {{128, 16, 256}, {140, 9, 328}};
   check_split<f16, 128, 8, 32, 8, 4, f16>("f16 128x8 split", few, false, 3);
   check_split<bf16, 128, 16, 32, 16, 4, bf16>("bf16 128x16 split", {{128, 16, 512}, {136, 19, 200}}, false, 2);
   check_split<f16, 128, 32, 32, 32, 3, f16>("f16 128x32 split", some, false, 2);
@@ -70,10 +73,10 @@ int main() {
   check_split<s8, 128, 8, 32, 8, 4, float>("s8 128x8 split exact", {{133, 3, 1040}}, true, 4);
 
   check_codes<Codes8, f16, 8, 32, 8, f16>("w8 f16 128x8", few, {8, 0, true, false}, 3);
-  check_codes<Codes8, bf16, 16, 32, 16, bf16>("w8 bf16 128x16", {{128, 16, 256}, {140, 9, 328}}, {8, 128, false, true}, 1);
+  check_codes<Codes8, bf16, 16, 32, 16, bf16>("w8 bf16 128x16", halves, {8, 128, false, true}, 1);
   check_codes<Codes8, f16, 32, 32, 32, float>("w8 f16 128x32", some, {8, 64, true, true}, 2);
   check_codes<Codes4, f16, 8, 32, 8, f16>("w4 f16 128x8", few, {4, 128, true, false}, 4);
-  check_codes<Codes4, bf16, 16, 32, 16, bf16>("w4 bf16 128x16", {{128, 16, 256}, {140, 9, 328}}, {4, 64, false, true}, 2);
+  check_codes<Codes4, bf16, 16, 32, 16, bf16>("w4 bf16 128x16", halves, {4, 64, false, true}, 2);
   check_codes<Codes4, f16, 64, 64, 32, f16>("w4 f16 128x64", {{128, 64, 128}, {200, 70, 136}}, {4, 64, true, true}, 1);
 
   check_kept<f16, 8, 32, 8, 4, f16>("2:4 f16 128x8", few, false, 2);

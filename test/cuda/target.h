@@ -1,5 +1,5 @@
-// Where a program's kernels run: on a GPU if nvcc compiles it, else in the emulator. Memory that both sides reach, launches,
-// tensor maps; what fails on a GPU ends the program.
+// Where a program's kernels run: on a GPU if nvcc compiles it, else in the emulator. Memory that both sides reach,
+// launches, tensor maps; what fails on a GPU ends the program.
 #pragma once
 #include <cstdio>
 #include <cstdlib>
@@ -58,7 +58,8 @@ inline cu::TensorMap tensor_map(uint8_t* base, int rows, int row_bytes, int box_
     return reinterpret_cast<Encode>(found);
   }();
   cu::TensorMap map;
-  const cuuint64_t sizes[2] = {cuuint64_t(row_bytes / element_bytes), cuuint64_t(rows)}, pitch[1] = {cuuint64_t(row_bytes)};
+  const cuuint64_t sizes[2] = {cuuint64_t(row_bytes / element_bytes), cuuint64_t(rows)};
+  const cuuint64_t pitch[1] = {cuuint64_t(row_bytes)};
   const cuuint32_t box[2] = {cuuint32_t(128 / element_bytes), cuuint32_t(box_rows)}, steps[2] = {1, 1};
   const CUtensorMapDataType type = element_bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_UINT16;
   const CUresult result =

@@ -1,17 +1,18 @@
 // Y[n][m] = epilogue(sum over k of W[m][k] X[n][k]) by wgmma and TMA on sm_90a: one warpgroup fetches, two multiply,
 // blocks stay and walk over the output tiles. float16, bfloat16 and int8 from one source, in bytes of K.
 //
-// Contract: tensor maps of W (M rows) and X (N rows), boxes of BM and BN rows x 128 bytes, 128-byte swizzle, zeros outside;
-// row pitch a multiple of 16 bytes. Any M, N >= 1. Launch: as many blocks as multiprocessors (or fewer), kThreads,
-// kSharedBytes. A stage's two barriers: `full` (the producer's one arrival and its bytes), `empty` (one arrival of each
-// consumer).
+// Contract: tensor maps of W (M rows) and X (N rows), boxes of BM and BN rows x 128 bytes, 128-byte swizzle, zeros
+// outside; row pitch a multiple of 16 bytes. Any M, N >= 1. Launch: as many blocks as multiprocessors (or fewer),
+// kThreads, kSharedBytes. A stage's two barriers: `full` (the producer's one arrival and its bytes), `empty` (one
+// arrival of each consumer).
 #pragma once
 #include "../epilogue.h"
 
 namespace kerf {
 namespace cuda {
 
-// BN is 128 or 256: a warpgroup's sums are BN / 2 registers a thread. They leave through shared memory TOKENS at a time.
+// BN is 128 or 256: a warpgroup's sums are BN / 2 registers a thread. They leave through shared memory TOKENS at a
+// time.
 template <class T_, int BN_, int STAGES_, int TOKENS_ = 128>
 struct WgmmaConfig {
   using T = T_;

@@ -1,8 +1,8 @@
 // Y[n][m] = epilogue(sum over k of W[m][k] X[n][k]) with a 2:4 sparse W by wgmma.sp and TMA on sm_90a: the structure of
 // matmul_wgmma.cuh, with twice as much of X a stage, and metadata that the consumers fetch into registers a step ahead.
 //
-// Contract: tensor maps of W's kept values (M rows of half of K) and X (N rows), boxes of 128 rows x 128 bytes, 128-byte
-// swizzle, zeros outside; row pitches multiples of 16 bytes; metadata as pack_metadata (pack.h) makes it, for
+// Contract: tensor maps of W's kept values (M rows of half of K) and X (N rows), boxes of 128 rows x 128 bytes,
+// 128-byte swizzle, zeros outside; row pitches multiples of 16 bytes; metadata as pack_metadata (pack.h) makes it, for
 // ceil(M / 16) blocks of 16 rows and ceil(row_bytes / 128) steps of K. row_bytes: of X. Any M, N >= 1.
 #pragma once
 #include "matmul_wgmma.cuh"

@@ -30,8 +30,12 @@ template <class Note>
 void each_global_cell(const void* p, size_t bytes, Note note) {
   uintptr_t at = reinterpret_cast<uintptr_t>(p);
   while (bytes > 0) {
-    std::vector<GlobalCell>& line = machine.global[at / 256];
-    if (line.empty()) line.resize(128);
+    if (at / 256 != machine.last_line) {  // neighbours are asked for one after the other
+      machine.last_line = at / 256;
+      machine.last_cells = &machine.global[at / 256];
+      if (machine.last_cells->empty()) machine.last_cells->resize(128);
+    }
+    std::vector<GlobalCell>& line = *machine.last_cells;
     size_t here = std::min<size_t>(bytes, 256 - at % 256);
     for (size_t cell = at % 256 / 2; cell <= (at % 256 + here - 1) / 2; cell++) note(line[cell]);
     at += here;

@@ -13,6 +13,7 @@
 #include <source_location>
 #include <string>
 #include <tuple>
+#include <unordered_map>
 #include <vector>
 
 #include "fiber.h"
@@ -126,8 +127,10 @@ struct Machine {
   std::map<const uint8_t*, size_t> buffers;  // global memory that kernels may touch
 
   int block_number = 0;
-  std::map<uintptr_t, std::vector<GlobalCell>> global;  // lines of 256 bytes that this launch touched
-  std::map<const void*, Foreign> atomics;               // what each atomic word carries from block to block
+  std::unordered_map<uintptr_t, std::vector<GlobalCell>> global;  // lines of 256 bytes that this launch touched
+  uintptr_t last_line = 0;
+  std::vector<GlobalCell>* last_cells = nullptr;
+  std::map<const void*, Foreign> atomics;                         // what each atomic word carries from block to block
 
   std::map<SiteKey, Site> sites;
   std::map<std::tuple<SiteKey, int, unsigned>, Access> half_done;  // lanes of a warp that have come to an access so far

@@ -148,6 +148,7 @@ inline void launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<voi
   machine.shared_bytes = shared_bytes;
   machine.shared = static_cast<uint8_t*>(aligned_alloc(1024, (shared_bytes / 1024 + 1) * 1024));
   machine.global.clear();
+  machine.last_line = 0;
   machine.atomics.clear();
   std::vector<int> blocks(size_t{grid.x} * grid.y * grid.z);
   for (size_t i = 0; i < blocks.size(); i++) blocks[i] = static_cast<int>(i);

@@ -84,9 +84,9 @@ struct MmaSlot {
   uint32_t metadata;
 };
 
-// Where a 2:4 A keeps element j of row m's kept ones: two bits in one of its 32 lanes' words. 16-bit types: two lanes of a
-// quad (chosen by the selector) hold k 0-15 and 16-31 of rows g (low half) and g + 8 (high half). 8-bit types: lanes 0
-// and 1 hold k 0-31 of rows g and g + 8, lanes 2 and 3 the rest.
+// Where the place of kept element j of row m stands: two bits in the word of one of 32 lanes. 16-bit types: two lanes
+// of a quad (chosen by the selector) hold k 0-15 and 16-31 of rows g (low half) and g + 8 (high half). 8-bit types:
+// lanes 0 and 1 hold k 0-31 of rows g and g + 8, lanes 2 and 3 the rest.
 struct PlaceOfIndex {
   int lane, bit;
 };
