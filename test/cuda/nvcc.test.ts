@@ -137,7 +137,7 @@ async function checkBudget(t: Test, built: Awaited<ReturnType<typeof build>>, ar
     if (budget.products)
       t.same([HMMA + IMMA, LDSM], [budget.products, budget.ldmatrix], `${name}: products to ldmatrix`)
   })
-  if (process.env.KERF_UPDATE) writeFileSync(MANIFEST, `${JSON.stringify(manifest, null, 1)}\n`)
+  if (process.env.KERF_UPDATE) writeFileSync(MANIFEST, `${JSON.stringify(manifest, null, 2)}\n`)
 }
 
 const pick = (kernels: Kernel[], text: string) => kernels.filter((kernel) => kernel.name.includes(text)).map(histogram)
