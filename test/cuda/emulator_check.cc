@@ -206,6 +206,12 @@ static void blocks() {
   emu::launch(dim3(2), dim3(32), 1024, [&] { store_global(&word[thread() % 4], 1u); });
   program::expect("two blocks write one word",
                   machine.reports.count("race: two blocks write the same bytes, unordered") > 0);
+  Buffer<uint8_t> bytes(2);
+  emu::prepare({0, true, true});
+  emu::launch(dim3(2), dim3(32), 1024, [&] {
+    if (thread() == 0) store_global(&bytes[blockIdx.x], uint8_t{1});
+  });
+  expect_clean("two blocks may write neighbouring bytes");
   emu::prepare({0, true, true});
   emu::launch(dim3(2), dim3(32), 1024, [&] {
     if (blockIdx.x == 0)

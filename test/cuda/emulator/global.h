@@ -25,7 +25,7 @@ inline bool ordered(const GlobalAccess& earlier, const Warp& warp) {
   return seen != warp.seen.end() && seen->second.at[earlier.warp] >= earlier.time;
 }
 
-// `note` gets the cell of every 2 bytes.
+// `note` gets the cell of every byte.
 template <class Note>
 void each_global_cell(const void* p, size_t bytes, Note note) {
   uintptr_t at = reinterpret_cast<uintptr_t>(p);
@@ -33,11 +33,11 @@ void each_global_cell(const void* p, size_t bytes, Note note) {
     if (at / 256 != machine.last_line) {  // neighbours are asked for one after the other
       machine.last_line = at / 256;
       machine.last_cells = &machine.global[at / 256];
-      if (machine.last_cells->empty()) machine.last_cells->resize(128);
+      if (machine.last_cells->empty()) machine.last_cells->resize(256);
     }
     std::vector<GlobalCell>& line = *machine.last_cells;
     size_t here = std::min<size_t>(bytes, 256 - at % 256);
-    for (size_t cell = at % 256 / 2; cell <= (at % 256 + here - 1) / 2; cell++) note(line[cell]);
+    for (size_t cell = at % 256; cell < at % 256 + here; cell++) note(line[cell]);
     at += here;
     bytes -= here;
   }

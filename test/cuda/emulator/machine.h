@@ -53,7 +53,7 @@ struct Granule {
 // What has been seen of other blocks of the launch, by their number.
 using Foreign = std::map<int, Clock>;
 
-// What the race detector knows about 2 bytes of global memory in this launch: the last write and the last read, each by
+// What the race detector knows about a byte of global memory in this launch: the last write and the last read, each by
 // block, warp and the warp's time.
 struct GlobalAccess {
   int block = -1, warp = 0;
