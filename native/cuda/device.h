@@ -86,14 +86,21 @@ CU_FUNCTION void mma(s8, int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// d += a b, a the kept half of 16 rows of 64 bytes, b 8 columns of 64 bytes.
-CU_FUNCTION void mma_sparse(f16, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
-  asm volatile(
-      "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32 "
-      "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9,%10,%11},{%0,%1,%2,%3},%12,0x0;"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(metadata));
-}
+// d += a b, a the kept half of 16 rows of 64 bytes, b 8 columns of 64 bytes. Which lanes of a quad bring the metadata
+// of 16-bit types is chosen by `selector`: 0 and 1, or 2 and 3; of int8 all four do.
+#define CU_MMA_SPARSE(type, sum, kind, shape)                                                                     \
+  template <int selector>                                                                                         \
+  CU_FUNCTION void mma_sparse(type, sum(&d)[4], const uint32_t(&a)[4], const uint32_t(&b)[4], uint32_t metadata) { \
+    asm volatile("mma.sp::ordered_metadata.sync.aligned." shape                                                   \
+                 " {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9,%10,%11},{%0,%1,%2,%3},%12,%13;"                            \
+                 : kind(d[0]), kind(d[1]), kind(d[2]), kind(d[3])                                                 \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),        \
+                   "r"(metadata), "n"(selector));                                                                 \
+  }
+CU_MMA_SPARSE(f16, float, "+f", "m16n8k32.row.col.f32.f16.f16.f32")
+CU_MMA_SPARSE(bf16, float, "+f", "m16n8k32.row.col.f32.bf16.bf16.f32")
+CU_MMA_SPARSE(s8, int, "+r", "m16n8k64.row.col.s32.s8.s8.s32")
+#undef CU_MMA_SPARSE
 
 // Two floats as 16-bit numbers, rounded to nearest even.
 CU_FUNCTION uint32_t pack2(f16, float low, float high) {
@@ -105,6 +112,34 @@ CU_FUNCTION uint32_t pack2(bf16, float low, float high) {
   uint32_t r;
   asm("cvt.rn.bf16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
   return r;
+}
+
+// a b + c of two pairs of 16-bit numbers, each rounded once.
+CU_FUNCTION uint32_t fma2(f16, uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t r;
+  asm("fma.rn.f16x2 %0,%1,%2,%3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+  return r;
+}
+CU_FUNCTION uint32_t fma2(bf16, uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t r;
+  asm("fma.rn.bf16x2 %0,%1,%2,%3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+  return r;
+}
+
+CU_FUNCTION float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
+
+// Four of the eight bytes of `low` (0 to 3) and `high` (4 to 7): those that the nibbles of `selector` name.
+CU_FUNCTION uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+  return __byte_perm(low, high, selector);
+}
+
+// Between blocks of one launch: what a block wrote before fence_global() and an atomic_add() is seen by one whose
+// atomic_add() of the same word came later, after a fence_global() of its own, through load_written().
+CU_FUNCTION void fence_global() { __threadfence(); }
+CU_FUNCTION unsigned atomic_add(unsigned* p, unsigned value) { return atomicAdd(p, value); }
+template <class T>
+CU_FUNCTION T load_written(const T* p) {
+  return __ldcg(p);  // from the cache that all multiprocessors share
 }
 
 }  // namespace cu

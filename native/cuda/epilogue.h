@@ -95,14 +95,20 @@ CU_FUNCTION void store_four(const E& epilogue, const FeatureTerms& terms, const 
     if (m + i < M) cu::store_global(row + i, S::one(v[i]));
 }
 
+template <class Sum> struct FourOf { using type = float4; };
+template <> struct FourOf<int> { using type = int4; };
+
 // The tile of sums [BN][BM] that a block of tensor-core fragments leaves in shared memory, and its way out. The pitch
 // of BM + 4 words spreads the four token pairs of a fragment over all banks: no conflicts either way.
 template <int BM, int BN, int THREADS>
 struct SumTile {
   static constexpr int kPitch = BM + 4;
   static constexpr int kBytes = BN * kPitch * 4;
-  static constexpr int kLanesOfRow = BM / 4;
+  static constexpr int kRows = BN, kLanesOfRow = BM / 4, kFours = BN * kLanesOfRow;
+  static constexpr int kRowsAtOnce = THREADS / kLanesOfRow;
   static_assert(THREADS % kLanesOfRow == 0, "a thread keeps its features");
+  template <class Sum>
+  using Four = typename FourOf<Sum>::type;
 
   // One 8-column fragment: elements (row, column), (row, column + 1), (row + 8, column), (row + 8, column + 1).
   template <class Sum>
@@ -117,13 +123,18 @@ struct SumTile {
   // `thread` of THREADS stores its part of the tile that starts at feature m0 and token n0.
   template <class Sum, class E>
   CU_FUNCTION static void store(const uint8_t* tile, const E& epilogue, int thread, int m0, int n0, int M, int N) {
-    struct alignas(16) Four { Sum at[4]; };
     const int column = thread % kLanesOfRow * 4;
     const FeatureTerms terms(epilogue, m0 + column, M);
-    for (int row = thread / kLanesOfRow; row < BN && n0 + row < N; row += THREADS / kLanesOfRow) {
-      const Four four = cu::load_shared(reinterpret_cast<const Four*>(tile + (row * kPitch + column) * 4));
-      store_four(epilogue, terms, four.at, m0 + column, n0 + row, M);
+    for (int row = thread / kLanesOfRow; row < BN && n0 + row < N; row += kRowsAtOnce) {
+      const Four<Sum> four = load<Sum>(tile, row, column);
+      const Sum sums[4] = {four.x, four.y, four.z, four.w};
+      store_four(epilogue, terms, sums, m0 + column, n0 + row, M);
     }
+  }
+
+  template <class Sum>
+  CU_FUNCTION static Four<Sum> load(const uint8_t* tile, int row, int column) {
+    return cu::load_shared(reinterpret_cast<const Four<Sum>*>(tile + (row * kPitch + column) * 4));
   }
 };
 

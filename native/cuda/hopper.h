@@ -66,32 +66,61 @@ CU_FUNCTION void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// The 64 accumulators of a 64 x 128 product as operands of an asm statement.
+// Accumulators as operands of an asm statement: 64 of a 64 x 128 product, 128 of a 64 x 256 one.
 #define CU_REGISTERS_64                                                                                            \
-  "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29," \
+  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29," \
   "%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,"   \
-  "%57,%58,%59,%60,%61,%62,%63}"
-#define CU_OPERANDS_8(kind, d, i)                                                                               \
+  "%57,%58,%59,%60,%61,%62,%63"
+#define CU_REGISTERS_128                                                                                         \
+  CU_REGISTERS_64                                                                                                \
+  ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90," \
+  "%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,"   \
+  "%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+#define CU_OPERANDS_8(kind, d, i)                                                                             \
   kind(d[i]), kind(d[i + 1]), kind(d[i + 2]), kind(d[i + 3]), kind(d[i + 4]), kind(d[i + 5]), kind(d[i + 6]), \
       kind(d[i + 7])
-#define CU_OPERANDS_64(kind, d)                                                                            \
-  CU_OPERANDS_8(kind, d, 0), CU_OPERANDS_8(kind, d, 8), CU_OPERANDS_8(kind, d, 16), CU_OPERANDS_8(kind, d, 24), \
-      CU_OPERANDS_8(kind, d, 32), CU_OPERANDS_8(kind, d, 40), CU_OPERANDS_8(kind, d, 48), CU_OPERANDS_8(kind, d, 56)
+#define CU_OPERANDS_32(kind, d, i)                                                                          \
+  CU_OPERANDS_8(kind, d, i), CU_OPERANDS_8(kind, d, i + 8), CU_OPERANDS_8(kind, d, i + 16), \
+      CU_OPERANDS_8(kind, d, i + 24)
+#define CU_OPERANDS_64(kind, d) CU_OPERANDS_32(kind, d, 0), CU_OPERANDS_32(kind, d, 32)
+#define CU_OPERANDS_128(kind, d) CU_OPERANDS_64(kind, d), CU_OPERANDS_32(kind, d, 64), CU_OPERANDS_32(kind, d, 96)
 
-// d (64 x 128) = a b, or d + a b where `accumulate`. `tail`: scales of a and b 1 and, for 16-bit types, both K-major.
-#define CU_WGMMA(type, sum, kind, shape, tail)                                                              \
-  CU_FUNCTION void wgmma(type, sum(&d)[64], uint64_t a, uint64_t b, bool accumulate) {                      \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\nwgmma.mma_async.sync.aligned." shape " "        \
-                 CU_REGISTERS_64 ", %64, %65, p" tail ";\n}"                                                \
-                 : CU_OPERANDS_64(kind, d)                                                                  \
-                 : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                      \
+// d (64 x 2 * count) = a b, or d + a b where `accumulate`. `tail`: scales of a and b 1 and, for 16-bit types, both
+// K-major. P: the number of the operand after the accumulators.
+#define CU_WGMMA(type, sum, kind, count, shape, A, B, P, tail)                                                    \
+  CU_FUNCTION void wgmma(type, sum(&d)[count], uint64_t a, uint64_t b, bool accumulate) {                         \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" P ", 0;\nwgmma.mma_async.sync.aligned." shape " {"          \
+                 CU_REGISTERS_##count "}, %" A ", %" B ", p" tail ";\n}"                                          \
+                 : CU_OPERANDS_##count(kind, d)                                                                   \
+                 : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                            \
   }
-CU_WGMMA(f16, float, "+f", "m64n128k16.f32.f16.f16", ", 1, 1, 0, 0")
-CU_WGMMA(bf16, float, "+f", "m64n128k16.f32.bf16.bf16", ", 1, 1, 0, 0")
-CU_WGMMA(s8, int, "+r", "m64n128k32.s32.s8.s8", "")
+CU_WGMMA(f16, float, "+f", 64, "m64n128k16.f32.f16.f16", "64", "65", "66", ", 1, 1, 0, 0")
+CU_WGMMA(bf16, float, "+f", 64, "m64n128k16.f32.bf16.bf16", "64", "65", "66", ", 1, 1, 0, 0")
+CU_WGMMA(s8, int, "+r", 64, "m64n128k32.s32.s8.s8", "64", "65", "66", "")
+CU_WGMMA(f16, float, "+f", 128, "m64n256k16.f32.f16.f16", "128", "129", "130", ", 1, 1, 0, 0")
+CU_WGMMA(bf16, float, "+f", 128, "m64n256k16.f32.bf16.bf16", "128", "129", "130", ", 1, 1, 0, 0")
+CU_WGMMA(s8, int, "+r", 128, "m64n256k32.s32.s8.s8", "128", "129", "130", "")
 #undef CU_WGMMA
+
+// The same with a 2:4 sparse a: 32 kept bytes a row by 64 bytes of b. Each warp brings the metadata of its 16 rows, as
+// for mma_sparse.
+#define CU_WGMMA_SPARSE(type, sum, kind, shape, tail)                                                              \
+  template <int selector>                                                                                          \
+  CU_FUNCTION void wgmma_sparse(type, sum(&d)[64], uint64_t a, uint64_t b, uint32_t metadata, bool accumulate) {   \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %67, 0;\nwgmma.mma_async.sp.sync.aligned." shape " {"           \
+                 CU_REGISTERS_64 "}, %64, %65, %66, %68, p" tail ";\n}"                                            \
+                 : CU_OPERANDS_64(kind, d)                                                                         \
+                 : "l"(a), "l"(b), "r"(metadata), "r"(static_cast<int>(accumulate)), "n"(selector));               \
+  }
+CU_WGMMA_SPARSE(f16, float, "+f", "m64n128k32.f32.f16.f16", ", 1, 1, 0, 0")
+CU_WGMMA_SPARSE(bf16, float, "+f", "m64n128k32.f32.bf16.bf16", ", 1, 1, 0, 0")
+CU_WGMMA_SPARSE(s8, int, "+r", "m64n128k64.s32.s8.s8", "")
+#undef CU_WGMMA_SPARSE
+#undef CU_OPERANDS_128
 #undef CU_OPERANDS_64
+#undef CU_OPERANDS_32
 #undef CU_OPERANDS_8
+#undef CU_REGISTERS_128
 #undef CU_REGISTERS_64
 
 }  // namespace cu

@@ -101,42 +101,126 @@ static void dense(const char* name) {
   expect_clean("cp.async, ldmatrix and mma are clean");
 }
 
-static void sparse() {
-  Buffer<uint16_t> kept(16 * 16), b(8 * 32);
+// One warp multiplies a 2:4 matrix of small whole numbers; lanes whose metadata the selector leaves out bring nonsense.
+template <class T, int selector>
+static void sparse(const char* name) {
+  using Sum = typename Sum_of<T>::type;
+  constexpr int kBytes = kBytesOf<T>, kDepth = 64 / kBytes, kKept = kDepth / 2;
+  Buffer<uint8_t> kept(16 * 32), b(8 * 64);
   Buffer<uint32_t> metadata(32);
-  Buffer<float> d(128);
-  std::vector<double> a(16 * 32, 0.0);
-  for (int lane = 0; lane < 32; lane++) metadata[lane] = 0;
+  Buffer<Sum> d(128);
+  std::vector<double> a(16 * kDepth, 0.0);
   std::mt19937 random(1);
+  for (int lane = 0; lane < 32; lane++)
+    metadata[lane] = kBytes == 1 || lane % 4 / 2 == selector ? 0u : static_cast<uint32_t>(random());
   for (int m = 0; m < 16; m++)
-    for (int j = 0; j < 16; j++) {
+    for (int j = 0; j < kKept; j += 2) {
       static const int pairs[6][2] = {{0, 1}, {0, 2}, {0, 3}, {1, 2}, {1, 3}, {2, 3}};
-      static int pair = 0;
-      if (j % 2 == 0) pair = static_cast<int>(random() % 6);
-      int position = pairs[pair][j % 2], value = static_cast<int>(random() % 17) - 8;
-      program::store<f16>(reinterpret_cast<uint8_t*>(kept.data()), m * 16 + j, value);
-      a[m * 32 + j / 2 * 4 + position] = value;
-      metadata[m % 8 * 4 + j / 8] |= static_cast<uint32_t>(position) << (m / 8 * 16 + j % 8 * 2);
+      const int* pair = pairs[random() % 6];
+      for (int i = 0; i < 2; i++) {
+        int value = static_cast<int>(random() % 17) - 8;
+        program::store<T>(kept.data(), m * kKept + j + i, value);
+        a[m * kDepth + j * 2 + pair[i]] = value;
+        // written out once more, so that the emulator's own formula is not its own judge
+        int lane = kBytes == 2 ? m % 8 * 4 + selector * 2 + (j + i) / 8 : m % 8 * 4 + m / 8 + ((j + i) / 16 ? 2 : 0);
+        int bit = kBytes == 2 ? (m >= 8 ? 16 : 0) + (j + i) % 8 * 2 : (j + i) % 16 * 2;
+        metadata[lane] |= static_cast<uint32_t>(pair[i]) << bit;
+      }
     }
-  for (int i = 0; i < 256; i++) program::store<f16>(reinterpret_cast<uint8_t*>(b.data()), i, i * 5 % 17 - 8);
-  run(32, [&] {
+  for (int i = 0; i < 8 * kDepth; i++) program::store<T>(b.data(), i, i * 5 % 17 - 8);
+  auto kernel = [&] {
     int lane = thread(), group = lane / 4, quad = lane % 4;
     uint32_t fa[4], fb[4];
-    auto pair_at = [](const uint16_t* p) { return load_global(reinterpret_cast<const uint32_t*>(p)); };
-    for (int r = 0; r < 4; r++) fa[r] = pair_at(&kept[(group + 8 * (r & 1)) * 16 + 8 * (r >> 1) + 2 * quad]);
-    for (int r = 0; r < 4; r++) fb[r] = pair_at(&b[group * 32 + 8 * r + 2 * quad]);
-    float sum[4] = {};
-    mma_sparse(f16{}, sum, fa, fb, load_global(&metadata[lane]));
+    auto word = [](const uint8_t* p) { return load_global(reinterpret_cast<const uint32_t*>(p)); };
+    for (int r = 0; r < 4; r++) fa[r] = word(&kept[(group + 8 * (r & 1)) * 32 + 16 * (r >> 1) + 4 * quad]);
+    for (int r = 0; r < 4; r++) fb[r] = word(&b[group * 64 + 16 * r + 4 * quad]);
+    Sum sum[4] = {};
+    mma_sparse<selector>(T{}, sum, fa, fb, load_global(&metadata[lane]));
     for (int e = 0; e < 4; e++) store_global(&d[(group + e / 2 * 8) * 8 + quad * 2 + e % 2], sum[e]);
-  });
+  };
+  run(32, kernel);
   bool right = true;
   for (int m = 0; m < 16; m++)
     for (int n = 0; n < 8; n++) {
       double want = 0;
-      for (int k = 0; k < 32; k++) want += a[m * 32 + k] * ((n * 32 + k) * 5 % 17 - 8);
+      for (int k = 0; k < kDepth; k++) want += a[m * kDepth + k] * ((n * kDepth + k) * 5 % 17 - 8);
       right = right && static_cast<double>(d[m * 8 + n]) == want;
     }
-  program::expect("mma.sp", right);
+  program::expect(std::string("mma.sp of ") + name, right);
+  expect_clean("mma.sp is clean");
+  for (int lane = 0; lane < 32; lane++) metadata[lane] = 0x55555555;  // the same place twice
+  expect_report("metadata out of order", "sparse metadata out of order", 32, kernel);
+}
+
+static void numbers() {
+  program::expect("bytes in any order", permute_bytes(0x33221100, 0x77665544, 0x7240) == 0x77224400);
+  auto pair = [](double value) { return pack2(f16{}, static_cast<float>(value), static_cast<float>(2 * value)); };
+  program::expect("fma of float16 pairs", fma2(f16{}, pair(1.5), pair(3), pair(-4)) ==
+                                              pack2(f16{}, 1.5f * 3 - 4, 3.0f * 6 - 8));
+  program::expect("fma of bfloat16 pairs",
+                  fma2(bf16{}, pack2(bf16{}, 200, 131), pack2(bf16{}, 1, 1), pack2(bf16{}, -128, -136)) ==
+                      pack2(bf16{}, 72, -5));
+}
+
+// Blocks that hand something on in global memory.
+static void blocks() {
+  Buffer<unsigned> word(4), arrived(1), out(1);
+  enum Fault { none, no_fence, no_acquire, no_barrier, no_atomic, cached };
+  auto kernel = [&](Fault fault) {
+    return [&, fault] {
+      unsigned block = blockIdx.x, *last = reinterpret_cast<unsigned*>(shared_memory());
+      if (thread() == 32) store_global(&word[block], block + 1);
+      if (fault != no_barrier) sync_threads();
+      if (thread() == 0) {
+        if (fault != no_fence) fence_global();
+        unsigned earlier = fault == no_atomic ? 1 : atomic_add(&arrived[0], 1);
+        if (fault != no_acquire) fence_global();
+        store_shared(last, earlier);
+      }
+      sync_threads();
+      if (load_shared(last) != 1 || thread() != 0) return;
+      unsigned sum = 0;
+      for (int i = 0; i < 2; i++) sum += fault == cached ? load_global(&word[i]) : load_written(&word[i]);
+      store_global(&out[0], sum);
+    };
+  };
+  auto launch = [&](Fault fault, unsigned seed) {
+    arrived[0] = 0;
+    emu::prepare({seed, true, true});
+    emu::launch(dim3(2), dim3(64), 1024, kernel(fault));
+  };
+  for (unsigned seed : {0u, 1u, 2u, 3u}) {
+    launch(none, seed);
+    program::expect("the last block sums both words", out[0] == 3);
+    expect_clean("fences and an atomic order blocks");
+  }
+  for (Fault fault : {no_fence, no_acquire, no_barrier, no_atomic}) {
+    launch(fault, 0);
+    program::expect("unordered blocks are reported, fault " + std::to_string(fault),
+                    machine.reports.count("race: a block reads what another wrote, unordered") > 0);
+  }
+  launch(cached, 0);
+  program::expect("the read-only cache is no way between blocks",
+                  machine.reports.count("read through the read-only cache of what this launch wrote") > 0);
+  emu::prepare({0, true, true});
+  emu::launch(dim3(2), dim3(32), 1024, [&] { store_global(&word[thread() % 4], 1u); });
+  program::expect("two blocks write one word",
+                  machine.reports.count("race: two blocks write the same bytes, unordered") > 0);
+  Buffer<uint8_t> bytes(2);
+  emu::prepare({0, true, true});
+  emu::launch(dim3(2), dim3(32), 1024, [&] {
+    if (thread() == 0) store_global(&bytes[blockIdx.x], uint8_t{1});
+  });
+  expect_clean("two blocks may write neighbouring bytes");
+  emu::prepare({0, true, true});
+  emu::launch(dim3(2), dim3(32), 1024, [&] {
+    if (blockIdx.x == 0)
+      load_global(&word[0]);
+    else if (thread() == 0)
+      store_global(&word[0], 1u);
+  });
+  program::expect("one block writes what another reads",
+                  machine.reports.count("race: a block writes what another reads, unordered") > 0);
 }
 
 static void memory() {
@@ -305,7 +389,12 @@ int main() {
   dense<f16>("float16");
   dense<bf16>("bfloat16");
   dense<s8>("int8");
-  sparse();
+  sparse<f16, 0>("float16");
+  sparse<f16, 1>("float16, selector 1");
+  sparse<bf16, 0>("bfloat16");
+  sparse<s8, 0>("int8");
+  numbers();
+  blocks();
   memory();
   counters();
   for (bool late : {false, true}) {

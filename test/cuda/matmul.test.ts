@@ -1,7 +1,7 @@
 // The products of native/cuda/ in the emulator: right in both asynchronous modes and under three schedules, without a
 // race, at the cost that their layouts promise; and each of them broken in the ways that a kernel breaks, which must
 // show.
-import { cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { compile, noEmulator, root, run, scratch } from './programs'
@@ -64,7 +64,7 @@ async function checkKernel(t: Test, kernel: string, wholeTiles: (r: Run) => bool
   )
 }
 
-const whole = (r: Run) => r.m % 128 === 0 && (r.n % 64 === 0 || r.n === 16)
+const whole = (r: Run) => r.m % 128 === 0 && (r.n % 64 === 0 || r.n === 16 || r.n === 8 || r.n === 32)
 
 t.test('kernels', { skip: noEmulator }, async (t) => {
   await Promise.all([
@@ -72,7 +72,10 @@ t.test('kernels', { skip: noEmulator }, async (t) => {
       await checkKernel(t, 'simt', whole)
       await checkKernel(t, 'mma', whole)
     })(),
-    checkKernel(t, 'wgmma', whole),
+    (async () => {
+      await checkKernel(t, 'wgmma', whole)
+      await checkKernel(t, 'packed', whole)
+    })(),
   ])
 })
 
@@ -83,6 +86,8 @@ interface Fault {
   file: string
   from: string
   to: string
+  /** 2: another product than the usual one. */
+  quick?: 2
   wrong?: 'late' | 'always'
   report?: RegExp
   cost?: number
@@ -90,6 +95,10 @@ interface Fault {
 
 const mma = { program: 'mma', file: 'matmul_mma.cuh' }
 const wgmma = { program: 'wgmma', file: 'sm90/matmul_wgmma.cuh' }
+const wgmmaSparse = { program: 'wgmma', file: 'sm90/matmul_wgmma_sparse.cuh', quick: 2 as const }
+const packed = { program: 'packed', file: 'matmul_packed.cuh' }
+const split = { program: 'packed', file: 'split.h' }
+const BLOCKS = /a block reads what another wrote/
 const UNORDERED = /uninitialised|not ordered|unordered|before it was waited for/
 
 const FAULTS: Fault[] = [
@@ -126,8 +135,8 @@ const FAULTS: Fault[] = [
   {
     ...mma,
     what: 'no barrier before the sums are stored',
-    from: 'cu::sync_threads();\n  C::Tile::template store',
-    to: 'C::Tile::template store',
+    from: 'cu::sync_threads();  // and are complete',
+    to: '',
     report: UNORDERED,
   },
   {
@@ -155,7 +164,7 @@ const FAULTS: Fault[] = [
   {
     ...wgmma,
     what: 'no named barrier before the sums are overwritten',
-    from: "cu::named_barrier(1, C::kConsumers);  // the last tile's sums have been stored",
+    from: 'cu::named_barrier(1, C::kConsumers);  // what was there before has been stored',
     to: '',
     report: /not ordered|unordered/,
   },
@@ -172,6 +181,100 @@ const FAULTS: Fault[] = [
     from: 'cu::mbarrier_wait(full + at.stage, at.parity);',
     to: '',
     report: UNORDERED,
+  },
+  {
+    ...wgmmaSparse,
+    what: 'wgmma.sp: a stage is released before the tensor core has read it',
+    from: 'cu::wgmma_wait<0>();\n      if (thread % 128 == 0) cu::mbarrier_arrive(empty + at.stage);',
+    to: 'if (thread % 128 == 0) cu::mbarrier_arrive(empty + at.stage);\n      cu::wgmma_wait<0>();',
+    report: /not ordered|before it was waited for/,
+  },
+  {
+    ...wgmmaSparse,
+    what: 'wgmma.sp: the metadata of the step before',
+    from: 'next.load(from, lane, k + 1, units)',
+    to: 'next.load(from, lane, k, units)',
+    wrong: 'always',
+  },
+  {
+    ...wgmmaSparse,
+    what: 'wgmma.sp: metadata beyond the end of K',
+    from: 'step * 2 + i < units ? step * 2 + i : units - 1',
+    to: 'step * 2 + i',
+    report: /outside of every buffer/,
+  },
+  {
+    ...packed,
+    what: 'packed: wait_group off by one',
+    from: 'copy_wait<C::STAGES - 2>',
+    to: 'copy_wait<C::STAGES - 1>',
+    wrong: 'late',
+    report: /before it was waited for/,
+  },
+  {
+    ...packed,
+    what: 'packed: no barrier in the main loop',
+    from: 'cu::sync_threads();              // and for all',
+    to: '// and for all',
+    wrong: 'always',
+    report: UNORDERED,
+  },
+  {
+    ...packed,
+    what: 'packed: no barrier before the sums overwrite the stages',
+    from: 'cu::sync_threads();  // the sums overwrite the stages',
+    to: '',
+    report: /write not ordered after another warp's read/,
+  },
+  {
+    ...packed,
+    what: 'packed: units beyond the end are zeros, which are no metadata',
+    quick: 2,
+    from: 'from, true);',
+    to: 'from, unit < units_here);',
+    report: /metadata out of order/,
+  },
+  {
+    ...split,
+    what: 'split-K: no barrier before a block says that its part is complete',
+    from: "cu::sync_threads();  // the block's part",
+    to: '//',
+    report: BLOCKS,
+  },
+  {
+    ...split,
+    what: 'split-K: no fence before a block says so',
+    from: 'cu::fence_global();\n    const unsigned earlier',
+    to: 'const unsigned earlier',
+    report: BLOCKS,
+  },
+  {
+    ...split,
+    what: 'split-K: no fence after the last block has heard it',
+    from: 'cu::fence_global();\n    if (earlier',
+    to: 'if (earlier',
+    report: BLOCKS,
+  },
+  {
+    ...split,
+    what: 'split-K: the block of the last part adds up, whoever ends when',
+    from: 'cu::atomic_add(split.arrived + number, 1)',
+    to: 'blockIdx.z',
+    report: /a block (?:reads|writes) what another/,
+  },
+  {
+    ...split,
+    what: 'split-K: parts read through the read-only cache',
+    from: 'cu::load_written(',
+    to: 'cu::load_global(',
+    report: /read-only cache/,
+  },
+  {
+    ...split,
+    what: 'split-K: counters stay as they are for the next launch',
+    from: 'if (earlier == gridDim.z - 1) cu::store_global(split.arrived + number, 0u);',
+    to: '',
+    report: /counter is not 0/,
   },
   {
     program: 'simt',
@@ -193,7 +296,9 @@ async function checkFault(t: Test, fault: Fault, number: number): Promise<void> 
   if (!t.equal(parts.length, 2, `${fault.what}: the text to change stands in ${fault.file} once`)) return
   writeFileSync(file, parts.join(fault.to))
 
-  const all = await runs(await compile(`${fault.program}_check.cc`, tree, `broken${number}`, '-DKERF_QUICK'))
+  const all = await runs(
+    await compile(`${fault.program}_check.cc`, tree, `broken${number}`, `-DKERF_QUICK=${fault.quick ?? 1}`),
+  )
   const wrong = (r: Run) => !(r.worst <= 1)
   if (fault.wrong === 'always') t.ok(all.every(wrong), `${fault.what}: wrong numbers`)
   if (fault.wrong === 'late') t.ok(all.filter((r) => r.late).every(wrong), `${fault.what}: wrong numbers in late mode`)
@@ -220,7 +325,8 @@ t.test('faults', { skip: noEmulator }, async (t) => {
 })
 
 t.test('kernels touch memory only through cu::', (t) => {
-  for (const file of ['epilogue.h', 'matmul_mma.cuh', 'matmul_simt.cuh', 'sm90/matmul_wgmma.cuh']) {
+  const kernels = readdirSync(path.join(root, 'native', 'cuda'), { recursive: true, encoding: 'utf8' })
+  for (const file of kernels.filter((name) => /\.cuh$|^(?:epilogue|split|packed_weights)\.h$/.test(name))) {
     const code = readFileSync(path.join(root, 'native', 'cuda', file), 'utf8').replace(/\/\/.*$/gm, '')
     t.same(rawAccesses(code), [], file)
   }

@@ -6,13 +6,13 @@ import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { histogram, type Kernel, kernelsOf } from './cubin'
-import { root, run, scratch } from './programs'
+import { compile, root, run, scratch } from './programs'
 
 const candidates = ['nvcc', '/usr/local/cuda/bin/nvcc']
 const nvcc = candidates.find((file) => spawnSync(file, ['--version']).status === 0)
 const skip = nvcc === undefined && 'skipped: no nvcc'
 
-/** Compiles a file of native/cuda/; resolves with its kernels, registers used by each, and all that nvcc said. */
+/** Compiles a file of native/cuda/; resolves with its kernels, the registers of each, and all that nvcc said. */
 async function build(source: string, architecture: string) {
   const cubin = path.join(scratch, `${path.basename(source)}-${architecture}.cubin`)
   const code = `-gencode=arch=compute_${architecture},code=sm_${architecture}`
@@ -21,22 +21,123 @@ async function build(source: string, architecture: string) {
   const result = await run(nvcc ?? '', [...options, file, '-o', cubin])
   const said = `${result.text}${result.errors}`
   const kernels = existsSync(cubin) ? kernelsOf(readFileSync(cubin)) : []
-  const registers = [...said.matchAll(/Used (\d+) registers/g)].map(([, count]) => Number(count))
-  return { code: result.code, said, kernels, registers }
+  const entries = said.matchAll(/Compiling entry function '(\w+)'[\s\S]*?Used (\d+) registers/g)
+  const compiled = [...entries].map(([, name = '', count]) => ({ name, registers: Number(count) }))
+  return { code: result.code, said, kernels, compiled }
 }
 
 /** ptxas notes that a kernel does not run as written: wgmma serialised, a wait injected, setmaxnreg ignored. */
 const SERIALISED = /C75(08|10|14|17)/
 
-function checkCommon(t: Test, built: Awaited<ReturnType<typeof build>>, most: number): void {
+function checkCommon(t: Test, built: Awaited<ReturnType<typeof build>>): void {
   t.equal(built.code, 0, 'compiles without a spill')
   if (built.code !== 0) t.comment(built.said)
   t.notMatch(built.said, SERIALISED)
-  t.ok(built.registers.length > 0 && built.registers.every((count) => count <= most), `at most ${most} registers`)
+  t.ok(built.compiled.length > 0 && built.compiled.length === built.kernels.length)
   for (const kernel of built.kernels) {
     const { LDL = 0, STL = 0 } = histogram(kernel)
     t.equal(LDL + STL, 0, 'no local memory')
   }
+}
+
+/** `matmul_packed<PackedConfig<Codes8<f16>, 128, 8, 32, 8, 4>, Epilogue<f16>>` of a mangled name. */
+function demangle(names: string[]): string[] {
+  const result = spawnSync('c++filt', { input: names.join('\n'), encoding: 'utf8' })
+  return result.stdout
+    .trim()
+    .split('\n')
+    .map((line) =>
+      (line.match(/(matmul_\w+<.*>)\(/)?.[1] ?? line).replace(/(kerf::cuda|cu)::/g, '').replace(/ >/g, '>'),
+    )
+}
+
+/** The name of the table (matmul_config.h) for a kernel's demangled one. */
+function configName(kernel: string): string {
+  const types: Record<string, string> = { f16: 'f16', bf16: 'bf16', s8: 'i8', float: 'f32' }
+  const out = types[kernel.match(/Epilogue<(\w+)>/)?.[1] ?? '']
+  if (kernel.startsWith('matmul_simt')) return `simt_f32_${out}_128x128`
+  const [, config, type, sizes] = kernel.match(/(\w+)<(?:WgmmaConfig<|\w+Config<|\w+<)+(\w+)>?, ([\d, ]+)>/) ?? []
+  const [first, second] = (sizes ?? '').split(', ')
+  const kinds: Record<string, string> = {
+    matmul_mma: 'mma',
+    matmul_mma_split: 'split',
+    matmul_wgmma: 'wgmma',
+    matmul_wgmma_sparse: 'wgmma_sparse',
+  }
+  const packed = kernel.includes('Codes8') ? 'codes8' : kernel.includes('Codes4') ? 'codes4' : 'kept'
+  const kind = kinds[config ?? ''] ?? packed
+  const tile = kind === 'wgmma' ? `128x${first}` : kind === 'wgmma_sparse' ? '128x128' : `${first}x${second}`
+  return `${kind}_${types[type ?? '']}_${out}_${tile}`
+}
+
+interface Budget {
+  /** By architecture: at most so many registers a thread. */
+  registers: Record<string, number>
+  /** By architecture: at least so many blocks a multiprocessor at once. */
+  blocks: Record<string, number>
+  threads: number
+  shared: number
+  /** Instructions of the whole kernel: products to ldmatrix. */
+  products?: number
+  ldmatrix?: number
+}
+
+/**
+ * What kernels may cost. After a change that is meant to cost more, KERF_UPDATE=1 writes it anew; a diff of it is to be
+ * looked at as code is.
+ */
+const MANIFEST = path.join(root, 'test', 'cuda', 'manifest.json')
+const manifest: Record<string, Budget> = existsSync(MANIFEST) ? JSON.parse(readFileSync(MANIFEST, 'utf8')) : {}
+
+/** Compares what was built for an architecture with the manifest. */
+async function checkBudget(t: Test, built: Awaited<ReturnType<typeof build>>, architecture: string): Promise<void> {
+  const program = await compile('config_check.cc', root, `config-${t.name.replace(/\W/g, '-')}`)
+  const configs = new Map(
+    spawnSync(program, { encoding: 'utf8', input: '' })
+      .stdout.trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { config: string; threads: number; shared: number })
+      .map((config) => [config.config, config]),
+  )
+  const names = demangle(built.kernels.map(({ name }) => name)).map(configName)
+  t.same(
+    names.filter((name) => !configs.has(name)),
+    [],
+    'every kernel stands in the table',
+  )
+  t.equal(new Set(names).size, names.length, 'once')
+  const registers = demangle(built.compiled.map(({ name }) => name)).map(configName)
+  const of = new Map(registers.map((name, i) => [name, built.compiled[i]?.registers ?? 0]))
+  const input = names
+    .map((name) => [
+      Number.parseInt(architecture, 10),
+      configs.get(name)?.threads,
+      configs.get(name)?.shared,
+      of.get(name),
+    ])
+    .map((line) => line.join(' '))
+    .join('\n')
+  const occupancy = spawnSync(program, ['occupancy'], { encoding: 'utf8', input }).stdout.trim().split('\n').map(Number)
+  names.forEach((name, i) => {
+    const { threads = 0, shared = 0 } = configs.get(name) ?? {}
+    const { HMMA = 0, IMMA = 0, LDSM = 0 } = histogram(built.kernels[i] as Kernel)
+    const [used = 0, blocks = 0] = [of.get(name), occupancy[i]]
+    if (process.env.KERF_UPDATE) {
+      const entry = manifest[name] ?? { registers: {}, blocks: {}, threads, shared }
+      manifest[name] = entry
+      Object.assign(entry, { threads, shared }, HMMA + IMMA > 0 && { products: HMMA + IMMA, ldmatrix: LDSM })
+      entry.registers[architecture] = used
+      entry.blocks[architecture] = blocks
+    }
+    const budget = manifest[name]
+    if (!t.ok(budget, `${name} stands in the manifest`) || !budget) return
+    t.ok(used <= (budget.registers[architecture] ?? 0), `${name}: ${used} registers`)
+    t.ok(blocks > 0 && blocks >= (budget.blocks[architecture] ?? 1), `${name}: ${blocks} blocks a multiprocessor`)
+    t.same({ threads, shared }, { threads: budget.threads, shared: budget.shared }, `${name}: shared memory`)
+    if (budget.products)
+      t.same([HMMA + IMMA, LDSM], [budget.products, budget.ldmatrix], `${name}: products to ldmatrix`)
+  })
+  if (process.env.KERF_UPDATE) writeFileSync(MANIFEST, `${JSON.stringify(manifest, null, 2)}\n`)
 }
 
 const pick = (kernels: Kernel[], text: string) => kernels.filter((kernel) => kernel.name.includes(text)).map(histogram)
@@ -45,7 +146,8 @@ const pick = (kernels: Kernel[], text: string) => kernels.filter((kernel) => ker
 for (const architecture of ['80', '120']) {
   t.test(`sm_${architecture}`, { skip }, async (t) => {
     const built = await build('sm80/matmul.cu', architecture)
-    checkCommon(t, built, 248)
+    checkCommon(t, built)
+    await checkBudget(t, built, architecture)
     const large = pick(built.kernels, 'Li128ELi128ELi64ELi64ELi3E')
     t.equal(large.length, 4)
     for (const { HMMA = 0, IMMA = 0, LDSM, LDGSTS } of large)
@@ -64,11 +166,37 @@ for (const architecture of ['80', '120']) {
   })
 }
 
+for (const architecture of ['80', '120']) {
+  t.test(`few tokens, sm_${architecture}`, { skip }, async (t) => {
+    const built = await build('sm80/matmul_few.cu', architecture)
+    checkCommon(t, built)
+    await checkBudget(t, built, architecture)
+    // 32 rows by 8 tokens a warp over 64 of K: 2 x 4 products, and 64 bytes of K of the tokens by one ldmatrix
+    const one = pick(built.kernels, 'matmul_packedINS0_12PackedConfigINS0_6Codes8IN2cu3f16EEELi128ELi8E')
+    t.equal(one.length, 1)
+    for (const { HMMA, LDSM } of one) t.same({ HMMA, LDSM }, { HMMA: 8, LDSM: 2 })
+  })
+}
+
+// the whole list of architectures for one family, with mma.sp: a product takes 64 bytes of K
+for (const architecture of ['80', '86', '89', '90', '100', '120']) {
+  t.test(`2:4, sm_${architecture}`, { skip }, async (t) => {
+    const built = await build('sm80/matmul_sparse.cu', architecture)
+    checkCommon(t, built)
+    await checkBudget(t, built, architecture)
+    const large = pick(built.kernels, 'Li128ELi128ELi64ELi64ELi3E')
+    t.equal(large.length, 3)
+    for (const { HMMA = 0, IMMA = 0, LDSM } of large)
+      t.same({ products: HMMA + IMMA, LDSM }, { products: 64, LDSM: 16 })
+  })
+}
+
 t.test('sm_90a', { skip }, async (t) => {
   const built = await build('sm90/matmul.cu', '90a')
-  // ptxas counts 65536 / 384 threads, rounded down to 8; setmaxnreg moves them at run time
-  checkCommon(t, built, 168)
-  t.equal(built.kernels.length, 3)
+  // the manifest's 168 registers are 65536 / 384 threads, rounded down to 8; setmaxnreg moves them at run time
+  checkCommon(t, built)
+  await checkBudget(t, built, '90a')
+  t.equal(built.kernels.length, 9)
   for (const kernel of built.kernels) {
     const { HGMMA = 0, IGMMA = 0, UTMALDG = 0, USETMAXREG } = histogram(kernel)
     t.ok(HGMMA + IGMMA >= 4 && UTMALDG >= 2, 'products and copies')

@@ -4,7 +4,8 @@
 #include <cstdio>
 #include <string>
 
-#include "emulator/emulator.h"
+#include "native/core/elem.h"
+#include "target.h"
 
 namespace program {
 

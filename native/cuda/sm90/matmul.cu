@@ -1,15 +1,16 @@
 // The products by wgmma; sm_90a only.
-#include "matmul_wgmma.cuh"
+#include "matmul_wgmma_sparse.cuh"
 
 namespace kerf {
 namespace cuda {
 
-#define KERF_WGMMA(T, Out)                                                                 \
-  template __global__ void matmul_wgmma<WgmmaConfig<T, 4>, Epilogue<Out>>(                 \
+#define KERF_WGMMA(T, BN, STAGES, TOKENS, Out)                                              \
+  template __global__ void matmul_wgmma<WgmmaConfig<T, BN, STAGES, TOKENS>, Epilogue<Out>>( \
       CU_GRID_CONSTANT cu::TensorMap, CU_GRID_CONSTANT cu::TensorMap, int, int, int, Epilogue<Out>);
-KERF_WGMMA(cu::f16, cu::f16)
-KERF_WGMMA(cu::bf16, cu::bf16)
-KERF_WGMMA(cu::s8, float)
+#define KERF_WGMMA_SPARSE(T, STAGES, Out)                                                    \
+  template __global__ void matmul_wgmma_sparse<WgmmaSparseConfig<T, STAGES>, Epilogue<Out>>( \
+      CU_GRID_CONSTANT cu::TensorMap, CU_GRID_CONSTANT cu::TensorMap, const uint32_t*, int, int, int, Epilogue<Out>);
+#include "../matmul.def"
 
 }  // namespace cuda
 }  // namespace kerf

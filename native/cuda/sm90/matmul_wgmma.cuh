@@ -1,23 +1,26 @@
 // Y[n][m] = epilogue(sum over k of W[m][k] X[n][k]) by wgmma and TMA on sm_90a: one warpgroup fetches, two multiply,
 // blocks stay and walk over the output tiles. float16, bfloat16 and int8 from one source, in bytes of K.
 //
-// Contract: tensor maps of W (M rows) and X (N rows), boxes of 128 rows x 128 bytes, 128-byte swizzle, zeros outside;
-// row pitch a multiple of 16 bytes. Any M, N >= 1. Launch: as many blocks as multiprocessors (or fewer), kThreads,
-// kSharedBytes. A stage's two barriers: `full` (the producer's one arrival and its bytes), `empty` (one arrival of each
-// consumer).
+// Contract: tensor maps of W (M rows) and X (N rows), boxes of BM and BN rows x 128 bytes, 128-byte swizzle, zeros
+// outside; row pitch a multiple of 16 bytes. Any M, N >= 1. Launch: as many blocks as multiprocessors (or fewer),
+// kThreads, kSharedBytes. A stage's two barriers: `full` (the producer's one arrival and its bytes), `empty` (one
+// arrival of each consumer).
 #pragma once
 #include "../epilogue.h"
 
 namespace kerf {
 namespace cuda {
 
-template <class T_, int STAGES_>
+// BN is 128 or 256: a warpgroup's sums are BN / 2 registers a thread. They leave through shared memory TOKENS at a
+// time.
+template <class T_, int BN_, int STAGES_, int TOKENS_ = 128>
 struct WgmmaConfig {
   using T = T_;
   using Sum = typename cu::Sum_of<T>::type;
-  static constexpr int BM = 128, BN = 128, STAGES = STAGES_, kRow = 128, kConsumers = 256, kThreads = 128 + kConsumers;
+  static constexpr int BM = 128, BN = BN_, STAGES = STAGES_, TOKENS = TOKENS_, kRow = 128;
+  static constexpr int kConsumers = 256, kThreads = 128 + kConsumers;
   static constexpr int kWeightBytes = BM * kRow, kStageBytes = kWeightBytes + BN * kRow;
-  using Tile = SumTile<BM, BN, kConsumers>;
+  using Tile = SumTile<BM, TOKENS, kConsumers>;
   static constexpr int kSharedBytes = STAGES * kStageBytes + Tile::kBytes + 2 * STAGES * 8;
   static_assert(kSharedBytes <= 227 * 1024, "what a block may have");
   static constexpr int kElementsOfRow = kRow / cu::kBytesOf<T>;
@@ -33,6 +36,24 @@ struct RingPosition {
     parity ^= 1;
   }
 };
+
+// The sums of both consumers, finished and stored.
+template <class C, class E>
+CU_FUNCTION void store_by_tokens(const typename C::Sum (&d)[C::BN / 2], uint8_t* sums, int row, int consumer,
+                                 const E& epilogue, int m0, int n0, int M, int N) {
+  const int lane = consumer % 32;
+#pragma unroll
+  for (int first = 0; first < C::BN; first += C::TOKENS) {
+    cu::named_barrier(1, C::kConsumers);  // what was there before has been stored
+#pragma unroll
+    for (int j = 0; j < C::TOKENS / 8; j++) {
+      const int i = first / 2 + j * 4;
+      C::Tile::put(sums, row, j * 8 + lane % 4 * 2, d[i], d[i + 1], d[i + 2], d[i + 3]);
+    }
+    cu::named_barrier(1, C::kConsumers);
+    C::Tile::template store<typename C::Sum>(sums, epilogue, consumer, m0, n0 + first, M, N);
+  }
+}
 
 template <class C, class E>
 __global__ void __launch_bounds__(C::kThreads, 1)
@@ -89,12 +110,7 @@ __global__ void __launch_bounds__(C::kThreads, 1)
       cu::wgmma_wait<0>();
       if (thread % 128 == 0) cu::mbarrier_arrive(empty + at.stage);
     }
-    cu::named_barrier(1, C::kConsumers);  // the last tile's sums have been stored
-#pragma unroll
-    for (int j = 0; j < C::BN / 8; j++)
-      C::Tile::put(sums, row, j * 8 + lane % 4 * 2, d[j * 4], d[j * 4 + 1], d[j * 4 + 2], d[j * 4 + 3]);
-    cu::named_barrier(1, C::kConsumers);
-    C::Tile::template store<typename C::Sum>(sums, epilogue, consumer, m0, n0, M, N);
+    store_by_tokens<C>(d, sums, row, consumer, epilogue, m0, n0, M, N);
   }
 }
 

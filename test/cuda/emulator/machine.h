@@ -13,6 +13,7 @@
 #include <source_location>
 #include <string>
 #include <tuple>
+#include <unordered_map>
 #include <vector>
 
 #include "fiber.h"
@@ -49,6 +50,19 @@ struct Granule {
   uint32_t read_time[kMaxActors] = {};
 };
 
+// What has been seen of other blocks of the launch, by their number.
+using Foreign = std::map<int, Clock>;
+
+// What the race detector knows about a byte of global memory in this launch: the last write and the last read, each by
+// block, warp and the warp's time.
+struct GlobalAccess {
+  int block = -1, warp = 0;
+  uint32_t time = 0;
+};
+struct GlobalCell {
+  GlobalAccess write, read;
+};
+
 struct Copy {
   uint8_t* to;
   const void* from;
@@ -73,6 +87,10 @@ struct Warp {
   int arrived = 0;
   const char* collective = nullptr;
   Clock clock;
+  Foreign seen;      // of other blocks, in force
+  Foreign acquired;  // by atomics, in force after the next fence
+  Clock fenced;      // what the last fence covers of the own block,
+  Foreign passed;    // and of others
 };
 
 struct Options {
@@ -107,6 +125,12 @@ struct Machine {
   size_t shared_bytes = 0;
   std::vector<Granule> granules;
   std::map<const uint8_t*, size_t> buffers;  // global memory that kernels may touch
+
+  int block_number = 0;
+  std::unordered_map<uintptr_t, std::vector<GlobalCell>> global;  // lines of 256 bytes that this launch touched
+  uintptr_t last_line = 0;
+  std::vector<GlobalCell>* last_cells = nullptr;
+  std::map<const void*, Foreign> atomics;                         // what each atomic word carries from block to block
 
   std::map<SiteKey, Site> sites;
   std::map<std::tuple<SiteKey, int, unsigned>, Access> half_done;  // lanes of a warp that have come to an access so far

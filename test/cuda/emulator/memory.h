@@ -12,7 +12,32 @@ T load_global(const T* p, emu::Where where = emu::Where::current()) {
   emu::check_global(p, sizeof(T), "global read");
   emu::check_aligned(p, sizeof(T), "global read");
   emu::count_lane(where, p, sizeof(T));
+  emu::note_global_read(p, sizeof(T), false);
   return *p;
+}
+
+// What a block of this launch may have written.
+template <class T>
+T load_written(const T* p, emu::Where where = emu::Where::current()) {
+  emu::check_global(p, sizeof(T), "global read");
+  emu::check_aligned(p, sizeof(T), "global read");
+  emu::count_lane(where, p, sizeof(T));
+  emu::note_global_read(p, sizeof(T), true);
+  return *p;
+}
+
+// Carries what the warp's last fence covers, and brings what others' did; answers the old value.
+inline unsigned atomic_add(unsigned* p, unsigned value) {
+  emu::check_global(p, 4, "atomic");
+  emu::check_aligned(p, 4, "atomic");
+  emu::Warp& warp = emu::machine.warps[emu::machine.current->warp];
+  emu::Foreign& carried = emu::machine.atomics[p];
+  emu::join(warp.acquired, carried);
+  carried[emu::machine.block_number].join(warp.fenced);
+  emu::join(carried, warp.passed);
+  unsigned old = *p;
+  *p += value;
+  return old;
 }
 
 template <class T>
@@ -20,6 +45,7 @@ void store_global(T* p, T value, emu::Where where = emu::Where::current()) {
   emu::check_global(p, sizeof(T), "global write");
   emu::check_aligned(p, sizeof(T), "global write");
   emu::count_lane(where, p, sizeof(T));
+  emu::note_global_write(p, sizeof(T));
   *p = value;
 }
 
@@ -56,6 +82,7 @@ inline void copy_async16(void* to, const void* from, bool valid, emu::Where wher
   emu::count_lane(where, to, 16);
   if (valid) {
     emu::check_global(from, 16, "cp.async");
+    emu::note_global_read(from, 16, false);
     emu::count_lane(where, from, 16);
   }
   emu::note_write(to, 16, true);

@@ -2,6 +2,7 @@
 // of their own; the device has instructions with the same rounding.
 #pragma once
 #include <cmath>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -15,6 +16,33 @@ inline uint32_t pack2(f16, float low, float high) {
 }
 inline uint32_t pack2(bf16, float low, float high) {
   return kerf::to_bf16(low).bits | static_cast<uint32_t>(kerf::to_bf16(high).bits) << 16;
+}
+
+inline float low_of(f16, uint32_t pair) { return kerf::to_float(kerf::f16{static_cast<uint16_t>(pair)}); }
+inline float low_of(bf16, uint32_t pair) { return kerf::to_float(kerf::bf16{static_cast<uint16_t>(pair)}); }
+
+// a b + c of pairs. float64 holds products of 16-bit numbers exactly; their sum with c is exact wherever kernels use
+// this (whole numbers below 2^24), and is rounded once more on the way through float where it is not.
+template <class T>
+uint32_t fma2(T, uint32_t a, uint32_t b, uint32_t c) {
+  auto one = [&](int shift) {
+    double product = double(low_of(T{}, a >> shift)) * double(low_of(T{}, b >> shift));
+    return static_cast<float>(product + double(low_of(T{}, c >> shift)));
+  };
+  return pack2(T{}, one(0), one(16));
+}
+
+inline float float_of_bits(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+  uint64_t bytes = low | static_cast<uint64_t>(high) << 32;
+  uint32_t r = 0;
+  for (int i = 0; i < 4; i++) r |= static_cast<uint32_t>(bytes >> (selector >> (4 * i) & 7) * 8 & 0xff) << (8 * i);
+  return r;
 }
 
 namespace emu {

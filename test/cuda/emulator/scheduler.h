@@ -1,6 +1,7 @@
 // Runs blocks: switches between threads, and what makes them meet (warp collectives, the barrier of the block).
 #pragma once
 #include "counters.h"
+#include "global.h"
 #include "races.h"
 
 namespace cu::emu {
@@ -61,6 +62,9 @@ inline void block_barrier() {
     machine.warps[w].clock = all;
     machine.warps[w].clock.at[w]++;
   }
+  std::vector<Warp*> met;
+  for (int w = 0; w < machine.warp_count; w++) met.push_back(&machine.warps[w]);
+  share_foreign(met);
   for (Thread& thread : machine.threads)
     if (thread.state == State::at_barrier) thread.state = State::running;
 }
@@ -143,12 +147,22 @@ inline void launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<voi
   machine.stacks.reserve(count);
   machine.shared_bytes = shared_bytes;
   machine.shared = static_cast<uint8_t*>(aligned_alloc(1024, (shared_bytes / 1024 + 1) * 1024));
-  for (unsigned z = 0; z < grid.z; z++)
-    for (unsigned y = 0; y < grid.y; y++)
-      for (unsigned x = 0; x < grid.x && !machine.stopped; x++) {
-        machine.block_index = dim3(x, y, z);
-        run_block();
-      }
+  machine.global.clear();
+  machine.last_line = 0;
+  machine.atomics.clear();
+  std::vector<int> blocks(size_t{grid.x} * grid.y * grid.z);
+  for (size_t i = 0; i < blocks.size(); i++) blocks[i] = static_cast<int>(i);
+  if (machine.options.seed) {  // nothing says in which order blocks end
+    std::mt19937 random(machine.options.seed);
+    std::shuffle(blocks.begin(), blocks.end(), random);
+  }
+  for (int number : blocks) {
+    if (machine.stopped) break;
+    unsigned at = static_cast<unsigned>(number);
+    machine.block_number = number;
+    machine.block_index = dim3(at % grid.x, at / grid.x % grid.y, at / (grid.x * grid.y));
+    run_block();
+  }
   free(machine.shared);
   machine.shared = nullptr;
   machine.shared_bytes = 0;

@@ -84,9 +84,31 @@ struct MmaSlot {
   uint32_t metadata;
 };
 
-// `sparse`: A is 2:4 and holds half of each row; B has 64 bytes a column. The metadata gives two bits of position for
-// each kept element; lanes 0 and 1 of a quad hold k 0-15 and 16-31 of rows g (low half) and g + 8 (high half).
-template <class T, bool sparse>
+// Where the place of kept element j of row m stands: two bits in the word of one of 32 lanes. 16-bit types: two lanes
+// of a quad (chosen by the selector) hold k 0-15 and 16-31 of rows g (low half) and g + 8 (high half). 8-bit types:
+// lanes 0 and 1 hold k 0-31 of rows g and g + 8, lanes 2 and 3 the rest.
+struct PlaceOfIndex {
+  int lane, bit;
+};
+template <class T>
+PlaceOfIndex place_of_index(int m, int j, int selector) {
+  if (kBytesOf<T> == 1) return {m % 8 * 4 + m / 8 + j / 16 * 2, j % 16 * 2};
+  return {m % 8 * 4 + selector * 2 + j / 8, m / 8 * 16 + j % 8 * 2};
+}
+
+// Element j of the kept ones of row m stands at this k; two of a four must be in order.
+template <class T, class MetadataOf>
+int kept_at(int m, int j, int selector, MetadataOf metadata_of) {
+  auto index = [&](int i) {
+    PlaceOfIndex place = place_of_index<T>(m, i, selector);
+    return static_cast<int>(metadata_of(place.lane) >> place.bit & 3);
+  };
+  if (j % 2 && index(j - 1) >= index(j)) report("sparse metadata out of order");
+  return j / 2 * 4 + index(j);
+}
+
+// `sparse`: A is 2:4 and holds half of each row; B has 64 bytes a column.
+template <class T, bool sparse, int selector = 0>
 void multiply(void** slots) {
   using Sum = typename Sum_of<T>::type;
   constexpr int kColumnBytes = sparse ? 64 : 32;
@@ -105,10 +127,8 @@ void multiply(void** slots) {
     } else {
       Sum kept[kDepth / 2];
       widen(T{}, a_bytes[m], 32, kept);
-      for (int j = 0; j < kDepth / 2; j++) {
-        uint32_t metadata = slot(m % 8 * 4 + j / 8).metadata;
-        a[m][j / 2 * 4 + (metadata >> (m / 8 * 16 + j % 8 * 2) & 3)] = kept[j];
-      }
+      auto metadata_of = [&](int lane) { return slot(lane).metadata; };
+      for (int j = 0; j < kDepth / 2; j++) a[m][kept_at<T>(m, j, selector, metadata_of)] = kept[j];
     }
   }
   for (int n = 0; n < 8; n++) {
@@ -133,10 +153,12 @@ void mma(T, Sum (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   emu::warp_collective("mma", &slot, emu::multiply<T, false>);
 }
 
-// d += a b with a 2:4 sparse a (float16 only: the metadata of 8-bit types is laid out otherwise)
-inline void mma_sparse(f16, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
-  emu::MmaSlot<float> slot{d, a, {b[0], b[1], b[2], b[3]}, metadata};
-  emu::warp_collective("mma.sp", &slot, emu::multiply<f16, true>);
+// d += a b with a 2:4 sparse a
+template <int selector, class T, class Sum>
+void mma_sparse(T, Sum (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
+  static_assert(kBytesOf<T> == 2 || selector == 0, "all four lanes of a quad bring metadata of 8-bit types");
+  emu::MmaSlot<Sum> slot{d, a, {b[0], b[1], b[2], b[3]}, metadata};
+  emu::warp_collective("mma.sp", &slot, emu::multiply<T, true, selector>);
 }
 
 }  // namespace cu

@@ -71,24 +71,29 @@ inline const uint8_t* tile_row(uint64_t descriptor, int row, int chunk) {
   return machine.shared + (at ^ (at >> 7 & 7) << 4);
 }
 
-template <class T, class Sum, int columns>
+// `selector` < 0: dense. Else A is 2:4 and holds half of each row, B has 64 bytes a column.
+template <class T, class Sum, int columns, int selector>
 struct WarpgroupProduct {
-  static constexpr int kDepth = 32 / kBytesOf<T>;
+  static constexpr bool kSparse = selector >= 0;
+  static constexpr int kStored = 32 / kBytesOf<T>, kDepth = kSparse ? 2 * kStored : kStored;
   std::vector<Sum*> d;
+  std::vector<uint32_t> metadata;
   uint64_t a, b;
   bool accumulate;
   int actor;
   Clock seen;
   uint32_t time;
 
-  void read(uint64_t descriptor, int row, Sum* to) const {
-    uint8_t bytes[32] = {};
-    for (int chunk = 0; chunk < 2; chunk++) {
+  template <int count>
+  void read(uint64_t descriptor, int row, Sum (&to)[count]) const {
+    constexpr int kBytes = count * kBytesOf<T>;
+    uint8_t bytes[kBytes] = {};
+    for (int chunk = 0; chunk < kBytes / 16; chunk++) {
       const uint8_t* p = tile_row(descriptor, row, chunk);
       note_read_by(actor, seen, time, p, 16);
       if (is_shared(p)) memcpy(bytes + 16 * chunk, p, 16);
     }
-    widen(T{}, bytes, 32, to);
+    widen(T{}, bytes, kBytes, to);
   }
 
   void operator()() const {
@@ -99,10 +104,16 @@ struct WarpgroupProduct {
       for (int k = 0; k < kDepth; k++) b_rows[static_cast<size_t>(k) * columns + n] = column[k];
     }
     for (int m = 0; m < 64; m++) {
-      Sum a_row[kDepth], sum[columns] = {};
-      read(a, m, a_row);
-      for (int k = 0; k < kDepth; k++)
-        for (int n = 0; n < columns; n++) sum[n] += a_row[k] * b_rows[static_cast<size_t>(k) * columns + n];
+      Sum stored[kStored], sum[columns] = {};
+      read(a, m, stored);
+      for (int j = 0; j < kStored; j++) {
+        int k = j;
+        if constexpr (kSparse) {
+          auto metadata_of = [&](int lane) { return metadata[static_cast<size_t>(m / 16 * 32 + lane)]; };
+          k = kept_at<T>(m % 16, j, selector, metadata_of);
+        }
+        for (int n = 0; n < columns; n++) sum[n] += stored[j] * b_rows[static_cast<size_t>(k) * columns + n];
+      }
       for (int n = 0; n < columns; n++) {
         Sum& out = d[m / 16 * 32 + m % 8 * 4 + n % 8 / 2][n / 8 * 4 + m % 16 / 8 * 2 + n % 2];
         out = (accumulate ? out : Sum{}) + sum[n];
@@ -149,32 +160,47 @@ void wgmma_wait() {
   });
 }
 
-// d (64 x 2 * count) = a b, or d + a b where `accumulate`.
-template <class T, class Sum, int count>
-void wgmma(T, Sum (&d)[count], uint64_t a, uint64_t b, bool accumulate) {
-  struct Slot { Sum* d; uint64_t a, b; bool accumulate; } slot{d, a, b, accumulate};
-  emu::machine.current->slot = &slot;
-  emu::warpgroup_collective("wgmma", [&](emu::Warpgroup& group) {
-    if (!group.fenced) emu::report("wgmma without wgmma.fence");
-    int id = emu::machine.current->number / 128, actor = emu::tensor_core_of(id);
-    emu::WarpgroupProduct<T, Sum, count * 2> product{{}, a, b, accumulate, actor, {}, 0};
+namespace emu {
+template <int selector, class T, class Sum, int count>
+void begin_product(Sum (&d)[count], uint64_t a, uint64_t b, uint32_t metadata, bool accumulate) {
+  struct Slot { Sum* d; uint64_t a, b; uint32_t metadata; bool accumulate; } slot{d, a, b, metadata, accumulate};
+  machine.current->slot = &slot;
+  warpgroup_collective(selector < 0 ? "wgmma" : "wgmma.sp", [&](Warpgroup& group) {
+    if (!group.fenced) report("wgmma without wgmma.fence");
+    int id = machine.current->number / 128, actor = tensor_core_of(id);
+    WarpgroupProduct<T, Sum, count * 2, selector> product{{}, {}, a, b, accumulate, actor, {}, 0};
     for (int i = 0; i < 128; i++) {
-      Slot& other = *static_cast<Slot*>(emu::machine.threads[id * 128 + i].slot);
+      Slot& other = *static_cast<Slot*>(machine.threads[id * 128 + i].slot);
       product.d.push_back(other.d);
+      product.metadata.push_back(other.metadata);
       if (other.a != a || other.b != b || other.accumulate != accumulate)
-        emu::report("wgmma: operands differ between threads");
+        report("wgmma: operands differ between threads");
     }
-    emu::Clock& clock = emu::machine.warps[actor].clock;
-    for (int w = 0; w < 4; w++) clock.join(emu::machine.warps[id * 4 + w].clock);
+    Clock& clock = machine.warps[actor].clock;
+    for (int w = 0; w < 4; w++) clock.join(machine.warps[id * 4 + w].clock);
     product.seen = clock;
     product.time = clock.at[actor];
-    if (emu::machine.options.late) {
+    if (machine.options.late) {
       group.open.products.push_back(product);
     } else {
       product();
       group.open.products.push_back([] {});
     }
   });
+}
+}  // namespace emu
+
+// d (64 x 2 * count) = a b, or d + a b where `accumulate`.
+template <class T, class Sum, int count>
+void wgmma(T, Sum (&d)[count], uint64_t a, uint64_t b, bool accumulate) {
+  emu::begin_product<-1, T>(d, a, b, 0, accumulate);
+}
+
+// The same with a 2:4 sparse a; each warp brings the metadata of its 16 rows.
+template <int selector, class T, class Sum, int count>
+void wgmma_sparse(T, Sum (&d)[count], uint64_t a, uint64_t b, uint32_t metadata, bool accumulate) {
+  static_assert(kBytesOf<T> == 2 || selector == 0, "all four lanes of a quad bring metadata of 8-bit types");
+  emu::begin_product<selector, T>(d, a, b, metadata, accumulate);
 }
 
 // `threads` threads of whole warps meet at one of 16 barriers; 0 is that of sync_threads.
@@ -192,8 +218,13 @@ inline void named_barrier(int id, int threads) {
     emu::machine.warps[thread->warp].clock.join(all);
     thread->state = emu::State::running;
   }
-  for (emu::Thread* thread : waiting)
-    if (thread->lane == 0) emu::machine.warps[thread->warp].clock.at[thread->warp]++;
+  std::vector<emu::Warp*> met;
+  for (emu::Thread* thread : waiting) {
+    if (thread->lane != 0) continue;
+    emu::machine.warps[thread->warp].clock.at[thread->warp]++;
+    met.push_back(&emu::machine.warps[thread->warp]);
+  }
+  emu::share_foreign(met);
   waiting.clear();
 }
 

@@ -1,0 +1,121 @@
+// Puts weights in the order of packed_weights.h, on the host; plain C++. Sizes: M features, K inputs; a unit is 16
+// features by 128 bytes of an activation row, what lies beyond M and K is padded with weights that count as zero.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace kerf {
+namespace cuda {
+
+constexpr int64_t rounded_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
+
+// Units of weights for activations of `activation_bytes` an element.
+constexpr int64_t steps_of(int64_t K, int activation_bytes) { return (K * activation_bytes + 127) / 128; }
+constexpr int64_t code_unit_bytes(int bits) { return bits == 8 ? 1024 : 512; }
+constexpr int64_t kept_metadata_words(int bytes) { return bytes == 2 ? 1 : 2; }
+constexpr int64_t kept_unit_bytes(int bytes) { return 1024 + 128 * kept_metadata_words(bytes); }
+
+constexpr int64_t packed_codes_bytes(int64_t M, int64_t K, int bits) {
+  return rounded_up(M, 16) / 16 * steps_of(K, 2) * code_unit_bytes(bits);
+}
+constexpr int64_t packed_kept_bytes(int64_t M, int64_t K, int bytes) {
+  return rounded_up(M, 16) / 16 * steps_of(K, bytes) * kept_unit_bytes(bytes);
+}
+
+// Codes as wpack takes them: [M][K] bytes, or [M][ceil(K / 2)] with two a byte, the lower half first; two's complement
+// if is_signed. Packed they are unsigned.
+inline void pack_codes(uint8_t* to, const uint8_t* codes, int64_t M, int64_t K, int bits, bool is_signed) {
+  const int64_t steps = steps_of(K, 2), unit_bytes = code_unit_bytes(bits);
+  const int middle = bits == 8 ? 128 : 8;
+  auto code = [&](int64_t m, int64_t k) {
+    if (m >= M || k >= K) return middle;
+    const int raw = bits == 8 ? codes[m * K + k] : codes[m * ((K + 1) / 2) + k / 2] >> (k % 2 * 4) & 15;
+    return is_signed ? raw ^ middle : raw;
+  };
+  memset(to, 0, static_cast<size_t>(packed_codes_bytes(M, K, bits)));
+  for (int64_t block = 0; block * 16 < M; block++)
+    for (int64_t step = 0; step < steps; step++, to += unit_bytes)
+      for (int product = 0; product < 4; product++)  // 16 of K each
+        for (int lane = 0; lane < 32; lane++)
+          for (int i = 0; i < 8; i++) {  // two in each of four registers
+            const int64_t m = block * 16 + lane / 4 + i / 2 % 2 * 8;
+            const int64_t k = step * 64 + product * 16 + lane % 4 * 2 + i / 4 * 8 + i % 2;
+            if (bits == 8) {
+              to[product / 2 * 512 + lane * 16 + product % 2 * 8 + i] = static_cast<uint8_t>(code(m, k));
+            } else {
+              const int nibble = i / 2 + i % 2 * 4;
+              to[product / 2 * 256 + lane * 8 + product % 2 * 4 + nibble / 2] |=
+                  static_cast<uint8_t>(code(m, k) << (nibble % 2 * 4));
+            }
+          }
+}
+
+// From [M][groups] to [groups][M rounded up to 16]. zero_to: unsigned codes; null if zero is.
+inline void pack_terms(float* scale_to, uint8_t* zero_to, const float* scale, const int32_t* zero, int64_t M,
+                       int64_t groups, int bits, bool is_signed) {
+  const int64_t pitch = rounded_up(M, 16);
+  const int middle = is_signed ? bits == 8 ? 128 : 8 : 0;
+  for (int64_t group = 0; group < groups; group++)
+    for (int64_t m = 0; m < pitch; m++) {
+      scale_to[group * pitch + m] = m < M ? scale[m * groups + group] : 0.0f;
+      if (zero_to) zero_to[group * pitch + m] = static_cast<uint8_t>(m < M ? zero[m * groups + group] + middle : 0);
+    }
+}
+
+// The metadata of a '2:4' SparseTensor: [M][ceil(K / 8)], four bits for each four of K, the lower half first.
+struct Metadata {
+  const uint8_t* bytes;
+  int64_t M, K;
+  // `count` fours from k on, four bits each; beyond the matrix the first two places.
+  uint32_t fours(int64_t m, int64_t k, int count) const {
+    uint32_t bits = 0;
+    for (int i = 0; i < count; i++, k += 4) {
+      const uint32_t four = m < M && k < K ? bytes[m * ((K + 7) / 8) + k / 8] >> (k % 8) & 15u : 4u;
+      bits |= four << (4 * i);
+    }
+    return bits;
+  }
+};
+
+// The metadata of one unit as the lanes of mma.sp and wgmma.sp bring it. 16-bit types: a word of all four lanes of a
+// quad serves two products of 32, chosen by the selector. 8-bit types: a word for each of two products of 64.
+inline void pack_metadata_unit(uint32_t* to, const Metadata& metadata, int64_t block, int64_t step, int bytes) {
+  for (int lane = 0; lane < 32; lane++) {
+    const int64_t row = block * 16 + lane / 4, quad = lane % 4;
+    if (bytes == 2) {
+      const int64_t k = step * 64 + quad * 16;
+      to[lane] = metadata.fours(row, k, 4) | metadata.fours(row + 8, k, 4) << 16;
+    } else {
+      for (int half = 0; half < 2; half++)
+        to[half * 32 + lane] = metadata.fours(row + quad % 2 * 8, step * 128 + half * 64 + quad / 2 * 32, 8);
+    }
+  }
+}
+
+// [ceil(M / 16)][steps][words], what matmul_wgmma_sparse reads beside the values.
+inline void pack_metadata(uint32_t* to, const Metadata& metadata, int bytes) {
+  for (int64_t block = 0; block * 16 < metadata.M; block++)
+    for (int64_t step = 0; step < steps_of(metadata.K, bytes); step++, to += 32 * kept_metadata_words(bytes))
+      pack_metadata_unit(to, metadata, block, step, bytes);
+}
+
+// values: [M][K / 2] of `bytes` each.
+inline void pack_kept(uint8_t* to, const uint8_t* values, const Metadata& metadata, int bytes) {
+  const int64_t row_bytes = metadata.K / 2 * bytes;
+  for (int64_t block = 0; block * 16 < metadata.M; block++)
+    for (int64_t step = 0; step < steps_of(metadata.K, bytes); step++, to += kept_unit_bytes(bytes)) {
+      for (int i = 0; i < 1024; i++) {  // byte i % 4 of register i / 4 % 4 of lane i / 16 % 32 of product i / 512
+        const int reg = i / 4 % 4, lane = i / 16 % 32;
+        const int64_t m = block * 16 + lane / 4 + reg % 2 * 8;
+        const int64_t at = step * 64 + i / 512 * 32 + reg / 2 * 16 + lane % 4 * 4 + i % 4;
+        to[i] = m < metadata.M && at < row_bytes ? values[m * row_bytes + at] : 0;
+      }
+      uint32_t words[64];
+      pack_metadata_unit(words, metadata, block, step, bytes);
+      memcpy(to + 1024, words, static_cast<size_t>(128 * kept_metadata_words(bytes)));
+    }
+}
+
+}  // namespace cuda
+}  // namespace kerf
