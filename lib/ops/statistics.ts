@@ -47,7 +47,7 @@ export function std<D extends DType>(a: Tensor<D>, axis?: Axes, options: Varianc
   const dtype = floatOf(x.dtype)
   // Through float32, because the square of a float16 deviation above 255 is beyond float16.
   const call = (out: View, from: View) => {
-    const squares = empty('float32', out.shape)
+    const squares = empty('float32', out.shape, x.device)
     native.variance(squares, from, correction)
     native.sqrt(squares, squares)
     native.copy(out, squares)
@@ -77,7 +77,7 @@ function position(
   if (x.shape[along] === 0)
     throw new ShapeError(`${op}: nothing to choose from over axis ${along} of ${showShape(x.shape)}`)
   const { kept, dropped } = reducedShapes(x.shape, [along])
-  const out = empty('int64', kept)
+  const out = empty('int64', kept, x.device)
   call(out, x, along)
   return options.keepdim ? out : reshape(out, dropped)
 }
