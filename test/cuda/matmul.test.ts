@@ -1,7 +1,7 @@
 // The products of native/cuda/ in the emulator: right in both asynchronous modes and under three schedules, without a
 // race, at the cost that their layouts promise; and each of them broken in the ways that a kernel breaks, which must
 // show.
-import { cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { compile, noEmulator, root, run, scratch } from './programs'
@@ -220,7 +220,8 @@ t.test('faults', { skip: noEmulator }, async (t) => {
 })
 
 t.test('kernels touch memory only through cu::', (t) => {
-  for (const file of ['epilogue.h', 'matmul_mma.cuh', 'matmul_simt.cuh', 'sm90/matmul_wgmma.cuh']) {
+  const kernels = readdirSync(path.join(root, 'native', 'cuda'), { recursive: true, encoding: 'utf8' })
+  for (const file of kernels.filter((name) => /\.cuh$|^epilogue\.h$/.test(name))) {
     const code = readFileSync(path.join(root, 'native', 'cuda', file), 'utf8').replace(/\/\/.*$/gm, '')
     t.same(rawAccesses(code), [], file)
   }

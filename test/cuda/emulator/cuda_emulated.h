@@ -43,7 +43,10 @@ constexpr size_t kDeviceBytes = size_t{4} << 30;
 inline std::mutex device_mutex;  // the machine is one; each device's calls come one at a time, but there are several
 inline size_t device_bytes = 0;
 
-inline cudaError_t state() { return machine.reports.empty() ? cudaSuccess : cudaErrorLaunchFailure; }
+// As on a GPU, what a kernel did wrong shows when the host next waits, and for ever after.
+inline bool fault_seen = false;
+inline bool faulty() { return !machine.reports.empty(); }
+inline cudaError_t state() { return fault_seen ? cudaErrorLaunchFailure : cudaSuccess; }
 
 inline void fail_on_purpose() {
   static const char* text = getenv("KERF_EMULATOR_FAULT");
@@ -55,7 +58,7 @@ inline void fail_on_purpose() {
 template <class Kernel>
 void launch_on_device(dim3 grid, dim3 block, size_t shared_bytes, Kernel&& kernel) {
   std::lock_guard<std::mutex> lock(device_mutex);
-  if (state() != cudaSuccess) return;
+  if (faulty()) return;
   machine.options = {0, true, false};
   fail_on_purpose();
   launch(grid, block, shared_bytes, kernel);
@@ -64,9 +67,8 @@ void launch_on_device(dim3 grid, dim3 block, size_t shared_bytes, Kernel&& kerne
 inline cudaError_t copy_checked(void* to, const void* from, size_t bytes, const void* device) {
   std::lock_guard<std::mutex> lock(device_mutex);
   if (bytes) check_global(device, bytes, "copy");
-  if (state() != cudaSuccess) return state();
-  memcpy(to, from, bytes);
-  return cudaSuccess;
+  if (!faulty()) memcpy(to, from, bytes);
+  return state();
 }
 
 }  // namespace cu::emu
@@ -130,9 +132,13 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
 inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
   std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
   if (bytes) cu::emu::check_global(memory, bytes, "memset");
-  if (cu::emu::state() == cudaSuccess) memset(memory, value, bytes);
+  if (!cu::emu::faulty()) memset(memory, value, bytes);
   return cu::emu::state();
 }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, int) { return *event = new int, cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaGetLastError(); }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
+  cu::emu::fault_seen = cu::emu::faulty();
+  return cu::emu::state();
+}
