@@ -25,7 +25,7 @@ let devices: CudaDevice[] = []
 function open(): string | null {
   if (env.cuda === 'off') return 'KERF_CUDA=0'
   const emulated = env.cuda === 'emulate'
-  const folders = emulated ? ['build-emulated'] : [path.join('build', 'Release'), path.join('prebuilds', platform)]
+  const folders = emulated ? ['build-emulated'] : ['build-cuda', path.join('prebuilds', platform)]
   const file = folders.map((folder) => path.join(root, folder, 'libkerf_cuda.so')).find(existsSync)
   if (file === undefined)
     return emulated
