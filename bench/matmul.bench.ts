@@ -14,13 +14,14 @@ import { FEW_ROWS, name, type Shape } from './shapes'
 import { wantedShapes } from './wanted'
 
 /** A few rows are bound by reading their weights, or by arithmetic where the weights are narrow: both are shown. */
-const ceilingsOf = (
-  shape: Shape,
-  dtype: DType,
-  packed: { buffer: ArrayBuffer; offset: number; size: number },
-): Ceiling[] => {
+const ceilingsOf = (shape: Shape, dtype: DType, packed: Tensor<'uint8'>): Ceiling[] => {
   const arithmetic: Ceiling = { kind: dtype === 'bfloat16' && addon.probe('bf16dot', 1) > 0 ? 'bf16dot' : 'fma' }
-  const read: Ceiling = { kind: 'read', buffer: packed.buffer, byteOffset: packed.offset, bytes: packed.size }
+  const read: Ceiling = {
+    kind: 'read',
+    buffer: packed.buffer as ArrayBuffer,
+    byteOffset: packed.offset,
+    bytes: packed.size,
+  }
   return shape.m <= FEW_ROWS ? [read, arithmetic] : [arithmetic]
 }
 

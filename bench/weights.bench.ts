@@ -116,7 +116,12 @@ async function row(shape: WeightShape, threads: number, options: BenchOptions): 
       throw new Error(`${label}: not packed by the product before`)
     })
     const few = m <= FEW_ROWS
-    const read: Ceiling = { kind: 'read', buffer: bytes.buffer, byteOffset: bytes.offset, bytes: bytes.size }
+    const read: Ceiling = {
+      kind: 'read',
+      buffer: bytes.buffer as ArrayBuffer,
+      byteOffset: bytes.offset,
+      bytes: bytes.size,
+    }
     const arithmetic: Work = { unit: 'GOP/s', amount: 2 * m * n * k }
     return await measureRow(
       {

@@ -15,8 +15,9 @@ import * as views from './ops/shape'
 import { logSoftmax, softmax } from './ops/softmax'
 import type { VarianceOptions } from './ops/statistics'
 import * as statistics from './ops/statistics'
+import { toDevice } from './ops/transfer'
 import * as elementwise from './ops/unary'
-import { type Device, destinationDType } from './tensor/device'
+import { type Device, destinationOf } from './tensor/device'
 import type { QuantizedTensor } from './tensor/quantized'
 import { Tensor } from './tensor/tensor'
 
@@ -152,8 +153,9 @@ const functions: Record<Method, (self: Tensor, ...rest: never[]) => unknown> = {
   where: (self, condition: Tensor, b: Operand) => arithmetic.where(condition, self, b),
   to: (self, destination: unknown) => {
     self.storage('to')
-    const dtype = destinationDType('to', destination)
-    return dtype === null || dtype === self.dtype ? self : elementwise.cast(self, dtype)
+    const wanted = destinationOf('to', destination)
+    if ('device' in wanted) return toDevice(self, wanted.device)
+    return wanted.dtype === self.dtype ? self : elementwise.cast(self, wanted.dtype)
   },
 }
 

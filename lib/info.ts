@@ -3,13 +3,13 @@ import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { env } from './core/env'
-import { ArgumentError, DeviceError, show } from './core/errors'
+import { ArgumentError, show } from './core/errors'
 import { type DType, dtypes, type TargetName } from './core/tables.gen'
+import { type CudaDevice, cudaDevices, whyNoCuda } from './native/cuda'
 import { addon, type TargetState, targetName } from './native/load'
 import { sparseKernels } from './ops/sparse-kernels'
+import { cudaIndex, deviceName } from './tensor/device'
 import { recycledBytes } from './tensor/storage'
-
-const NO_CUDA = 'this build has no CUDA backend yet'
 
 export interface Info {
   /** Of the package. */
@@ -40,7 +40,8 @@ export interface Info {
   builder: string
   /** Bytes of disposed tensors that wait for reuse in this thread. */
   recycledBytes: number
-  cuda: { available: boolean; reason: string }
+  /** Whether there is a GPU to use, and why not; the GPUs as 'cuda:0', 'cuda:1', ... */
+  cuda: { available: boolean; reason: string; devices: CudaDevice[] }
 }
 
 /** The version in package.json. */
@@ -84,14 +85,21 @@ export function info(): Info {
     spqmatmul: sparseKernels('bytes'),
     builder: machine.builder,
     recycledBytes: recycledBytes(),
-    cuda: { available: false, reason: env.cuda ? NO_CUDA : 'KERF_CUDA=0' },
+    cuda: cudaInfo(),
   }
+}
+
+function cudaInfo(): Info['cuda'] {
+  const why = whyNoCuda()
+  const devices = [...cudaDevices()]
+  const found = devices.map(({ name, capability }) => `${name}, compute capability ${capability}`).join('; ')
+  return { available: why === null, reason: why ?? found, devices }
 }
 
 /** A place where tensors live and ops run. */
 export interface DeviceInfo {
-  readonly type: 'cpu'
-  /** Such as 'cpu'. */
+  readonly type: 'cpu' | 'cuda'
+  /** Such as 'cpu' or 'cuda:0'. */
   readonly name: string
   /** What it is called in a machine's papers. */
   readonly description: string
@@ -100,11 +108,12 @@ export interface DeviceInfo {
 /**
  * A device by name.
  *
- * @param name 'cpu' (default); 'cuda' and 'cuda:0' are known, but not in this build
+ * @param name 'cpu' (default), 'cuda' (the first GPU) or 'cuda:1' and so on
  * @throws DeviceError when the device is not there, ArgumentError for a name that is no device
  */
 export function device(name = 'cpu'): DeviceInfo {
-  if (name === 'cpu') return { type: 'cpu', name, description: addon.machine().cpu.trim() }
-  if (typeof name === 'string' && /^cuda(:\d+)?$/.test(name)) throw new DeviceError(`device: no ${name}: ${NO_CUDA}`)
-  throw new ArgumentError(`device: expected 'cpu' or 'cuda', got ${show(name)}`)
+  const found = deviceName('device', name)
+  if (found === null) throw new ArgumentError(`device: expected 'cpu' or 'cuda', got ${show(name)}`)
+  if (found === 'cpu') return { type: 'cpu', name: found, description: addon.machine().cpu.trim() }
+  return { type: 'cuda', name: found, description: (cudaDevices()[cudaIndex(found)] as CudaDevice).name }
 }

@@ -5,6 +5,7 @@
 //   node native/install.js            a prebuilt binary that loads is enough, else build
 //   node native/install.js --build    build, whatever prebuilds/ holds
 //   node native/install.js --asan     build the AddressSanitizer + UBSan addon into build-asan/ (needs CMake)
+//   node native/install.js --cuda     build libkerf_cuda.so into build-cuda/ (needs CMake and nvcc; minutes)
 //   node native/install.js --release  build the binary for prebuilds/: libstdc++ linked in, into build-release/
 //
 // KERF_BUILD=cmake|gyp|direct picks the builder; without it the first one whose tools are here (CMake; Python for node-gyp)
@@ -39,8 +40,8 @@ function node(script, args) {
 
 const tool = (name, script) => require.resolve(`${name}/bin/${script}`, { paths: [root] })
 
-function cmake(folder, options) {
-  const args = ['build', '-l', 'warn', '-O', folder, '-p', String(jobs)]
+function cmake(folder, options, target = 'all') {
+  const args = ['build', '-l', 'warn', '-O', folder, '-p', String(jobs), ...(target === 'all' ? [] : ['-T', target])]
   return node(tool('cmake-js', 'cmake-js'), [...args, ...options.map((option) => `--CD${option}`)])
 }
 
@@ -97,6 +98,7 @@ async function build() {
 
 async function main() {
   if (flags.has('--asan')) return cmake('build-asan', ['KERF_SANITIZE=address,undefined'])
+  if (flags.has('--cuda')) return cmake('build-cuda', ['KERF_CUDA=ON'], 'kerf_cuda')
   if (flags.has('--release')) return cmake('build-release', ['KERF_STATIC_CXX=ON'])
   const prebuilt = path.join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'kerf.node')
   const fromSource = flags.has('--build') || process.env.npm_config_build_from_source !== undefined

@@ -6,7 +6,7 @@ import t from 'tap'
 import type { DType } from '#lib/core/dtype'
 import { addon, choose, targetName } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
-import { tensor } from '#lib/ops/create'
+import * as create from '#lib/ops/create'
 import { contiguous, expand, flip, permute, reshape, slice } from '#lib/ops/shape'
 import type { Tensor } from '#lib/tensor/tensor'
 import { type Nd, nd } from './oracle/array'
@@ -24,6 +24,27 @@ export const targets = addon
   .targets.filter((row) => row.compiled && row.supported)
   .map((row) => row.name)
 
+/**
+ * With KERF_TEST_DEVICE=cuda the files of test/ops/ run on the (emulated) GPU instead: tensors are made there, and there is one
+ * "row". test/cuda/ops.test.ts starts them so.
+ */
+export const onGpu = process.env.KERF_TEST_DEVICE === 'cuda'
+if (onGpu) {
+  targets.splice(0, targets.length, 'cuda')
+  const makers = create as unknown as Record<string, (first: unknown, options?: object) => Tensor>
+  for (const name of ['tensor', 'zeros', 'ones', 'rand', 'randn']) {
+    const make = makers[name] as (first: unknown, options?: object) => Tensor
+    makers[name] = (first, options) => make(first, { device: 'cuda', ...options })
+  }
+  const { arange } = create
+  const range = (start: number, end: number, step?: number, options?: object) =>
+    arange(start, end, step, { device: 'cuda', ...options })
+  Object.assign(create, { arange: range })
+}
+
+/** What has no CUDA kernel yet: tests that must end with the error that says so. */
+const NOT_ON_CUDA: readonly string[] = []
+
 /** Runs `body` once on every row. What it returns is what went wrong; each row is one assertion. */
 export function onEveryTarget(name: string, body: (target: string) => string[]): void {
   t.test(name, (t) => {
@@ -31,13 +52,17 @@ export function onEveryTarget(name: string, body: (target: string) => string[]):
     try {
       for (const target of targets) {
         syncBlocking()
-        choose(target, 0)
+        if (!onGpu) choose(target, 0)
+        else if (NOT_ON_CUDA.includes(name)) {
+          t.throws(() => body(target), { code: 'ERR_DEVICE', message: /no CUDA kernel/ }, `${name}: no CUDA kernel yet`)
+          continue
+        }
         const failures = body(target)
         t.same(failures.slice(0, 12), [], `${name} on ${target}: ${failures.length} failures`)
       }
     } finally {
       syncBlocking()
-      choose(chosen, 0)
+      if (!onGpu) choose(chosen, 0)
     }
     t.end()
   })
@@ -82,7 +107,7 @@ export function random(
 }
 
 function make(dtype: DType, values: Nd): Tensor {
-  return tensor(values.data, { shape: values.shape, dtype })
+  return create.tensor(values.data, { shape: values.shape, dtype })
 }
 
 const junk = 99 // beside the elements of a view: in range of every dtype, and noticed when it is read

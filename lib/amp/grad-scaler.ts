@@ -208,9 +208,10 @@ function unscaled(optimizer: AnyOptimizer, reciprocal: number): Tensor<'float32'
   })
   const found = noGrad(() =>
     scope(() => {
-      const factor = empty('float32', [])
+      const { device } = grads[0] as Tensor
+      const factor = empty('float32', [], device)
       native.fill(factor, reciprocal)
-      let largest: Tensor<'float32'> = empty('float32', [])
+      let largest: Tensor<'float32'> = empty('float32', [], device)
       native.fill(largest, 0)
       for (const grad of grads) {
         if (grad.size === 0) continue

@@ -54,7 +54,7 @@ export function grad(
   const list = inputs.map((input) => {
     const slot = leaves.get(input)
     if (slot === undefined) {
-      const zeros = empty(input.dtype, input.shape)
+      const zeros = empty(input.dtype, input.shape, input.device)
       native.fill(zeros, 0)
       return zeros
     }
@@ -142,7 +142,7 @@ function firstGradient(result: Tensor, grad: Tensor | null | undefined): Tensor 
         `backward: a tensor of shape ${showShape(result.shape)} needs a gradient of that shape; only one element needs none`,
       )
     }
-    const one = keep(empty(result.dtype, result.shape))
+    const one = keep(empty(result.dtype, result.shape, result.device))
     native.fill(one, 1)
     return one
   }
@@ -197,7 +197,7 @@ function put<K>(slots: Map<K, Tensor>, key: K, gradient: Tensor, made: Set<Tenso
     native.add(sum, sum, gradient)
     gradient.dispose()
   } else {
-    const total = gradient.ownsStorage && gradient.contiguous ? gradient : empty(sum.dtype, sum.shape)
+    const total = gradient.ownsStorage && gradient.contiguous ? gradient : empty(sum.dtype, sum.shape, sum.device)
     native.add(total, sum, gradient)
     made.delete(total)
     slots.set(key, total)
@@ -265,7 +265,7 @@ function leaveAt(leaf: Tensor, slot: Tensor): void {
     native.add(before, before, slot)
     slot.dispose()
   } else {
-    const total = keep(empty(leaf.dtype, leaf.shape))
+    const total = keep(empty(leaf.dtype, leaf.shape, leaf.device))
     native.add(total, before, slot)
     slot.dispose()
     leaf.grad = total

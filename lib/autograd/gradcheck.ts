@@ -10,8 +10,9 @@
 import { ArgumentError, KerfError } from '../core/errors'
 import { uniformGenerator } from '../core/rng'
 import { native } from '../native/call'
+import { tensor } from '../ops/create'
 import { noGrad } from '../tensor/context'
-import { checkTensor, copyTo, empty, type Tensor } from '../tensor/tensor'
+import { checkTensor, copyTo, type Tensor } from '../tensor/tensor'
 import { grad } from './backward'
 
 export interface GradcheckOptions {
@@ -132,7 +133,6 @@ function values(t: Tensor): Float64Array {
 }
 
 function weightTensor(weights: Float32Array, like: Tensor): Tensor {
-  const tensor = empty('float32', like.shape)
-  new Float32Array(tensor.buffer, tensor.offset * 4, weights.length).set(weights)
-  return like.dtype === 'float32' ? tensor : copyTo(tensor, like.dtype)
+  const values = tensor(weights, { shape: like.shape, device: like.device })
+  return like.dtype === 'float32' ? values : copyTo(values, like.dtype)
 }

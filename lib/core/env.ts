@@ -24,9 +24,10 @@ export const env = {
   get debugKernels(): boolean {
     return (process.env.KERF_DEBUG ?? '').split(',').includes('kernels')
   },
-  /** KERF_CUDA=0: do not look for a GPU. */
-  get cuda(): boolean {
-    return process.env.KERF_CUDA !== '0'
+  /** KERF_CUDA: '0' does not look for a GPU, 'emulate' takes the emulated one of the tests; otherwise a real one. */
+  get cuda(): 'off' | 'emulate' | 'gpu' {
+    const wanted = process.env.KERF_CUDA
+    return wanted === '0' ? 'off' : wanted === 'emulate' ? 'emulate' : 'gpu'
   },
   /** KERF_NATIVE: path of an addon to load instead of the installed one (a sanitizer build, say). */
   get native(): string | undefined {

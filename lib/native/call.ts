@@ -1,12 +1,12 @@
 /** `native.<op>(...)`: typed calls of the addon's ops, built from the generated table. */
-import { NativeError, OutOfMemoryError } from '../core/errors'
+import { DeviceError, NativeError, OutOfMemoryError } from '../core/errors'
 import { type Ops, opTable } from '../core/tables.gen'
-import { addon } from './load'
+import { addon, type Memory } from './load'
 import { keepInFlight } from './stream'
 
 /** What a native op reads of a tensor. */
 export interface View {
-  readonly buffer: ArrayBuffer
+  readonly buffer: Memory
   /** The dtype's code. */
   readonly code: number
   readonly shape: readonly number[]
@@ -34,15 +34,21 @@ function putView(at: number, view: View): number {
   return at + 2 * rank
 }
 
+/** Throws what the last call of the addon, in the name of an op, answered; nothing if that was fine. */
+export function throwFailure(name: string): void {
+  if (state[STATUS] !== 0) failed(name)
+}
+
 function failed(name: string): never {
   const code = state[STATUS]
   const what = addon.lastError()
   state[STATUS] = 0
+  if (code === 5) throw new DeviceError(`${name}: ${what}`)
   if (code === 3) throw new OutOfMemoryError(`${name}: ${what}`)
   throw new NativeError(code === 2 ? `${name}: ${what}` : `${name}: bug in kerf: ${what}`)
 }
 
-type Raw = (...buffers: ArrayBuffer[]) => void
+type Raw = (...buffers: Memory[]) => void
 
 function unary(name: string, raw: Raw) {
   return (out: View, a: View) => {
@@ -64,7 +70,7 @@ function binary(name: string, raw: Raw) {
 
 function general(name: string, raw: Raw, letters: string) {
   return (...parameters: (View | number | null)[]) => {
-    const buffers: ArrayBuffer[] = []
+    const buffers: Memory[] = []
     let at = 0
     for (let i = 0; i < letters.length; i++) {
       const p = parameters[i]

@@ -22,9 +22,23 @@ export interface Machine {
   targets: TargetState[]
 }
 
+declare const deviceMemory: unique symbol
+/** Bytes on a GPU: a value that only the addon can look into. They are freed when nobody reaches it. */
+export interface DeviceMemory {
+  readonly [deviceMemory]: true
+}
+/** Where a view's bytes are. */
+export type Memory = ArrayBuffer | DeviceMemory
+
+/** What a command reported: native/core/status.h's code, and words. */
+export interface Failure {
+  code: number
+  what: string
+}
+
 /** The raw addon: native/binding/addon.cc. Each op takes the buffers of its views; the rest goes through `arguments`. */
 export interface Addon {
-  ops: Record<keyof Ops<unknown>, (...buffers: ArrayBuffer[]) => void>
+  ops: Record<keyof Ops<unknown>, (...buffers: Memory[]) => void>
   arguments: Float64Array
   /** {queued, finished, stream failed, status of the last call} */
   state: Float64Array
@@ -37,7 +51,7 @@ export interface Addon {
   watch(sequence: number): void
   onFinished(callback: () => void): void
   lastError(): string
-  takeError(): { code: number; what: string } | null
+  takeError(): Failure | null
   packedBytes(dtype: number, k: number, n: number): number
   matmulName(dtype: number): string | null
   convName(dtype: number): string | null
@@ -54,10 +68,20 @@ export interface Addon {
   /** One run of a probe on all threads: what it did (operations, bytes), or -1 (native/binding/probe.h). */
   probe(kind: 'fma' | 'bf16dot' | 'int8dot' | 'read', amount: number, buffer?: ArrayBuffer, offset?: number): number
   debugKernels(on: boolean): void
+  /** Loads the CUDA library; null, or why there is no device. */
+  cudaOpen(path: string): string | null
+  cudaDevices(): { name: string; bytes: number; capability: string }[]
+  /** Undefined where there is no memory: the status says why. */
+  cudaAllocate(device: number, bytes: number): DeviceMemory | undefined
+  /** To the memory from the buffer, and back; offsets and sizes in bytes. */
+  cudaUpload(memory: DeviceMemory, at: number, buffer: ArrayBuffer, start: number, bytes: number): void
+  cudaDownload(memory: DeviceMemory, at: number, buffer: ArrayBuffer, start: number, bytes: number): void
+  cudaWait(device: number): void
+  cudaFinish(device: number): Promise<Failure | null>
 }
 
-const root = path.resolve(__dirname, '..', '..')
-const platform = `${process.platform}-${process.arch}`
+export const root = path.resolve(__dirname, '..', '..')
+export const platform = `${process.platform}-${process.arch}`
 
 function find(): Addon {
   if (env.native) return require(path.resolve(env.native)) as Addon

@@ -7,7 +7,7 @@
  * has passed it; every call trims the list.
  */
 import { DeviceError, KerfError, OutOfMemoryError } from '../core/errors'
-import { addon } from './load'
+import { addon, type Failure, type Memory } from './load'
 
 const QUEUED = 0
 const FINISHED = 1
@@ -19,7 +19,7 @@ const MAX_BYTES_IN_FLIGHT = 1 << 30
 
 interface Flight {
   sequence: number
-  buffers: ArrayBuffer[]
+  buffers: Memory[]
   bytes: number
 }
 
@@ -34,7 +34,7 @@ export function idle(): boolean {
 }
 
 /** Called after every op: when it was queued rather than run, its buffers stay alive until it has finished. */
-export function keepInFlight(...buffers: ArrayBuffer[]): void {
+export function keepInFlight(...buffers: Memory[]): void {
   const queued = state[QUEUED] as number
   if (queued === lastQueued) return
   lastQueued = queued
@@ -73,9 +73,13 @@ function throwIfFailed(): void {
   if (state[FAILED] === 0) return
   const error = addon.takeError()
   if (!error) return
-  if (error.code === 4) throw new StreamRangeError(error.what)
-  if (error.code === 3) throw new OutOfMemoryError(error.what)
-  throw new DeviceError(error.what)
+  throw failure(error)
+}
+
+/** What commands report, as an error. */
+export function failure({ code, what }: Failure): KerfError {
+  if (code === 4) return new StreamRangeError(what)
+  return code === 3 ? new OutOfMemoryError(what) : new DeviceError(what)
 }
 
 /** Waits in place until everything enqueued so far has run; throws what a command reported. */

@@ -38,13 +38,13 @@ abstract class BatchNorm extends Module {
   declare runningVar: Tensor | null
   /** int64, the batches seen while training. */
   declare numBatchesTracked: Tensor | null
-  readonly numFeatures: number
+  readonly #features: number
   readonly eps: number
   readonly momentum: number | null
 
   constructor(name: string, numFeatures: number, options: BatchNormLayerOptions) {
     super()
-    this.numFeatures = checkInteger(name, 'numFeatures', numFeatures, 1)
+    this.#features = checkInteger(name, 'numFeatures', numFeatures, 1)
     this.eps = checkNumber(name, 'eps', options.eps ?? 1e-5)
     this.momentum = options.momentum === null ? null : checkNumber(name, 'momentum', options.momentum ?? 0.1)
     const shape = [numFeatures]
@@ -60,6 +60,11 @@ abstract class BatchNorm extends Module {
     this.registerBuffer('runningMean', tracks ? zeros(empty('float32', shape)) : null, fixed)
     this.registerBuffer('runningVar', tracks ? ones(empty('float32', shape)) : null, fixed)
     this.registerBuffer('numBatchesTracked', tracks ? full([], 0, { dtype: 'int64' }) : null)
+  }
+
+  /** The statistics' or the weight's own size where there is one: pruning replaces them by smaller ones. */
+  get numFeatures(): number {
+    return (this.runningMean ?? this.weight)?.shape[0] ?? this.#features
   }
 
   protected abstract checkInput(input: Tensor): void

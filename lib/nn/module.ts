@@ -1,12 +1,12 @@
 /** The base of everything with parameters: finding, naming, saving, converting them. */
-import type { FloatDType } from '../core/dtype'
+import type { DType, FloatDType } from '../core/dtype'
 import { isFloat } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
-import { type Device, destinationDType } from '../tensor/device'
+import { type Destination, type Device, destinationOf } from '../tensor/device'
 import { applyMask } from '../tensor/mask'
-import { changed, checkTensor, copyTo, keep, Tensor } from '../tensor/tensor'
+import { changed, checkTensor, copyTo, keep, moveTo, Tensor } from '../tensor/tensor'
 import { checkMask, Parameter } from './parameter'
 
 /** Any module, whatever forward() takes and returns. */
@@ -220,20 +220,23 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
   }
 
   /**
-   * Converts every float parameter and buffer to a dtype, in place in the module; returns the module. Parameters
-   * become new tensors without gradients: make the optimizer afterwards.
+   * Converts every float parameter and buffer to a dtype, or moves all of them (and masks) to a device, in place in the
+   * module; returns the module. Parameters become new tensors without gradients: make the optimizer afterwards.
    */
   to(destination: FloatDType | Device): this {
-    const dtype = destinationDType('to', destination)
-    if (dtype === null) return this
-    if (!isFloat(dtype)) throw new DTypeError(`to: a module's parameters must be floats, got ${dtype}`)
+    const wanted = destinationOf('to', destination)
+    if ('dtype' in wanted && !isFloat(wanted.dtype))
+      throw new DTypeError(`to: a module's parameters must be floats, got ${wanted.dtype}`)
+    const stays = (tensor: Tensor, fixed: boolean) =>
+      'device' in wanted
+        ? tensor.device === wanted.device
+        : fixed || !isFloat(tensor.dtype) || tensor.dtype === wanted.dtype
     const converted = new Map<Tensor, Tensor>()
     for (const module of this.modules()) {
       const fields = module as unknown as Record<string, Tensor>
-      const buffers = module.#ownBuffers().filter(([name]) => !module.#buffers.get(name)?.fixed)
-      for (const [name, tensor] of [...ownParameters(module), ...buffers]) {
-        if (!isFloat(tensor.dtype) || tensor.dtype === dtype) continue
-        const known = converted.get(tensor) ?? convert(tensor, dtype)
+      for (const [name, tensor] of [...ownParameters(module), ...module.#ownBuffers()]) {
+        if (stays(tensor, module.#buffers.get(name)?.fixed ?? false)) continue
+        const known = converted.get(tensor) ?? convert(tensor, wanted)
         converted.set(tensor, known)
         fields[name] = known
       }
@@ -312,11 +315,12 @@ function camelCase(name: string): string {
   return name.replace(/(?<=[^._])_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())
 }
 
-function convert(tensor: Tensor, dtype: FloatDType): Tensor {
-  const copy = copyTo(tensor, dtype)
+function convert(tensor: Tensor, wanted: Destination): Tensor {
+  const to = (t: Tensor, dtype: DType) => ('device' in wanted ? moveTo(t, wanted.device) : copyTo(t, dtype))
+  const copy = to(tensor, 'dtype' in wanted ? wanted.dtype : tensor.dtype)
   if (!(tensor instanceof Parameter)) return keep(copy)
   const parameter = new Parameter(copy, { requiresGrad: tensor.requiresGrad })
-  parameter.mask = tensor.mask
+  if (tensor.mask) parameter.mask = to(tensor.mask, 'bool') as Tensor<'bool'>
   copy.dispose()
   return parameter
 }

@@ -33,11 +33,11 @@ function dtypeBeside(other: DType, value: number | boolean): DType {
   return other === 'bool' ? 'int64' : other
 }
 
-function scalar(op: string, name: string, value: unknown, other: DType): Tensor {
+function scalar(op: string, name: string, value: unknown, beside: Tensor, other: DType = beside.dtype): Tensor {
   if (typeof value !== 'number' && typeof value !== 'boolean') {
     throw new ArgumentError(`${op}: ${name} must be a tensor or a number, got ${show(value)}`)
   }
-  const out = empty(dtypeBeside(other, value), [])
+  const out = empty(dtypeBeside(other, value), [], beside.device)
   native.fill(out, Number(value))
   return out
 }
@@ -50,15 +50,15 @@ function isNumber(value: unknown): value is number | boolean {
 function operands(op: string, a: Operand, b: Operand): [Tensor, Tensor] {
   if (isNumber(a)) {
     const y = arg(op, 'b', b as Tensor)
-    return [scalar(op, 'a', a, y.dtype), y]
+    return [scalar(op, 'a', a, y), y]
   }
   const x = arg(op, 'a', a)
-  return [x, isNumber(b) ? scalar(op, 'b', b, x.dtype) : arg(op, 'b', b)]
+  return [x, isNumber(b) ? scalar(op, 'b', b, x) : arg(op, 'b', b)]
 }
 
 function apply(op: string, call: NativeBinary, x: Tensor, y: Tensor, compute: DType, result: DType): Tensor {
   const shape = sameShape(x.shape, y.shape) ? x.shape : broadcastShapes(op, x.shape, y.shape)
-  const out = empty(result, shape)
+  const out = empty(result, shape, x.device)
   call(out, expandView(converted(x, compute), shape), expandView(converted(y, compute), shape))
   return out
 }
@@ -176,10 +176,10 @@ export function ge(a: Operand, b: Operand): Tensor<'bool'> {
 /** condition ? a : b, elementwise; all three broadcast. `condition` is a bool tensor (another dtype: not zero). */
 export function where<A extends Operand, B extends Operand>(condition: Tensor, a: A, b: B): Tensor<Mixed<A, B>> {
   const c = converted(arg('where', 'condition', condition), 'bool')
-  const [x, y] = isNumber(a) && isNumber(b) ? numbers(a, b) : operands('where', a, b)
+  const [x, y] = isNumber(a) && isNumber(b) ? numbers(a, b, c) : operands('where', a, b)
   const dtype = promote(x.dtype, y.dtype)
   const shape = broadcastShapes('where', broadcastShapes('where', c.shape, x.shape), y.shape)
-  const out = empty(dtype, shape)
+  const out = empty(dtype, shape, c.device)
   native.where(
     out,
     expandView(c, shape),
@@ -192,8 +192,8 @@ export function where<A extends Operand, B extends Operand>(condition: Tensor, a
   ]) as Tensor as Tensor<Mixed<A, B>>
 }
 
-function numbers(a: number | boolean, b: number | boolean): [Tensor, Tensor] {
-  return [scalar('where', 'a', a, 'float32'), scalar('where', 'b', b, 'float32')]
+function numbers(a: number | boolean, b: number | boolean, beside: Tensor): [Tensor, Tensor] {
+  return [scalar('where', 'a', a, beside, 'float32'), scalar('where', 'b', b, beside, 'float32')]
 }
 
 /**

@@ -1,13 +1,14 @@
 /** Tensors from values, and filled or random ones. */
 import { checkDType, type DType, dtypeBytes, dtypeCode, typedArray } from '../core/dtype'
-import { ArgumentError, DeviceError, DTypeError, ShapeError, show } from '../core/errors'
+import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { takeRandom } from '../core/rng'
 import { checkInteger, checkNumber, checkShape, contiguousStrides, MAX_RANK, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { idle } from '../native/stream'
+import { type DeviceName, deviceName } from '../tensor/device'
 import { uninitialised } from '../tensor/storage'
 import type { Nested } from '../tensor/tensor'
-import { empty, Tensor } from '../tensor/tensor'
+import { empty, moveTo, Tensor } from '../tensor/tensor'
 
 export interface CreateOptions<D extends DType = DType> {
   /** Default 'float32'; tensor() takes it from the values. */
@@ -66,13 +67,12 @@ const dtypeOfArray: Record<string, DType> = {
   BigUint64Array: 'int64',
 }
 
-/** Throws unless the device is one that this build has. */
-export function checkDevice(op: string, device: unknown): void {
-  if (device === undefined || device === 'cpu') return
-  if (typeof device !== 'string') throw new ArgumentError(`${op}: device must be a string, got ${show(device)}`)
-  if (/^cuda(:\d+)?$/.test(device))
-    throw new DeviceError(`${op}: no CUDA device: this build of kerf has no CUDA backend`)
-  throw new ArgumentError(`${op}: device must be 'cpu' or 'cuda', got ${show(device)}`)
+/** The device that options name: one that is there. */
+function deviceOf(op: string, { device }: CreateOptions): DeviceName {
+  if (device === undefined) return 'cpu'
+  const name = deviceName(op, device)
+  if (name === null) throw new ArgumentError(`${op}: device must be 'cpu' or 'cuda', got ${show(device)}`)
+  return name
 }
 
 function finish<D extends DType>(op: string, out: Tensor<D>, options: CreateOptions): Tensor<D> {
@@ -89,7 +89,7 @@ function checkOptions(op: string, options: unknown): CreateOptions {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new ArgumentError(`${op}: options must be an object, got ${show(options)}`)
   }
-  checkDevice(op, (options as CreateOptions).device)
+  deviceOf(op, options as CreateOptions)
   return options as CreateOptions
 }
 
@@ -229,7 +229,7 @@ function toBigInt(value: number | bigint | boolean, dtype: DType): bigint {
 function write(out: Tensor, dtype: DType, fill: (into: unknown) => void): void {
   const bytes = dtypeBytes[dtype]
   if (idle()) {
-    fill(typedArray(dtype, out.buffer, out.offset * bytes, out.size))
+    fill(typedArray(dtype, out.buffer as ArrayBuffer, out.offset * bytes, out.size))
     return
   }
   // The bytes may be recycled ones that a queued command still reads: write beside them and copy in stream order.
@@ -267,7 +267,12 @@ export function tensor(data: Values, options: TensorOptions = {}): Tensor {
       `tensor: ${flat.values.length} values do not fill the shape ${showShape(shape)} of ${sizeOf(shape)}`,
     )
   }
-  return finish('tensor', fromValues(flat, shape, wanted ?? flat.dtype), options)
+  const values = fromValues(flat, shape, wanted ?? flat.dtype)
+  const device = deviceOf('tensor', options)
+  if (device === 'cpu') return finish('tensor', values, options)
+  const moved = moveTo(values, device)
+  values.dispose()
+  return finish('tensor', moved, options)
 }
 
 /** The dtype that creation options name. */
@@ -276,7 +281,7 @@ type Made<O> = O extends { dtype: infer D extends DType } ? D : 'float32'
 function fresh(op: string, shape: unknown, options: CreateOptions): Tensor {
   checkOptions(op, options)
   const dtype = options.dtype === undefined ? 'float32' : checkDType(op, options.dtype)
-  return empty(dtype, checkShape(op, shape))
+  return empty(dtype, checkShape(op, shape), deviceOf(op, options))
 }
 
 function filled(op: string, shape: unknown, value: number, options: CreateOptions): Tensor {
@@ -308,12 +313,12 @@ export function full<const O extends CreateOptions>(
 
 /** Zeros in the shape and dtype of another tensor. */
 export function zerosLike<D extends DType>(a: Tensor<D>): Tensor<D> {
-  return filled('zerosLike', a.shape, 0, { dtype: a.dtype }) as Tensor<D>
+  return filled('zerosLike', a.shape, 0, { dtype: a.dtype, device: a.device }) as Tensor<D>
 }
 
 /** Ones in the shape and dtype of another tensor. */
 export function onesLike<D extends DType>(a: Tensor<D>): Tensor<D> {
-  return filled('onesLike', a.shape, 1, { dtype: a.dtype }) as Tensor<D>
+  return filled('onesLike', a.shape, 1, { dtype: a.dtype, device: a.device }) as Tensor<D>
 }
 
 /** arange(end) or arange(start, end, step): start, start + step, ... below end (above it for a negative step). */

@@ -34,7 +34,7 @@ export function dropout<D extends DType>(a: Tensor<D>, p = 0.5, options: Dropout
   const { seed, offset } = takeRandom(x.size)
   const drop = (from: Tensor) => {
     const out = emptyLike(from, dtype)
-    const mask = empty('bool', from.shape)
+    const mask = empty('bool', from.shape, from.device)
     native.dropout(out, mask, from, p, seed, offset)
     mask.dispose()
     return out

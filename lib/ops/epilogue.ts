@@ -25,7 +25,7 @@ export const needsInput = (activation: ActivationName | undefined) => activation
 export function beforeActivation(grad: Tensor, out: Tensor, activation: ActivationName | undefined): Tensor {
   if (activation === undefined) return grad
   const rule = { relu: native.reluGrad, sigmoid: native.sigmoidGrad, tanh: native.tanhGrad }[activation as 'relu']
-  const before = empty(out.dtype, out.shape)
+  const before = empty(out.dtype, out.shape, out.device)
   rule(before, grad, out)
   return before
 }

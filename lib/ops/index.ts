@@ -18,8 +18,8 @@ export function positions(op: string, name: string, index: Tensor): Tensor<'int6
   return converted(index, 'int64')
 }
 
-function zeros(dtype: DType, shape: Shape): Tensor {
-  const out = empty(dtype, shape)
+function zeros(dtype: DType, like: Tensor): Tensor {
+  const out = empty(dtype, like.shape, like.device)
   native.fill(out, 0)
   return out
 }
@@ -63,10 +63,11 @@ export function indexSelect<D extends DType>(a: Tensor<D>, axis: number, index: 
   const out = empty(
     x.dtype,
     x.shape.map((n, i) => (i === along ? at.size : n)),
+    x.device,
   )
   native.indexSelect(out, x, at, along)
   return taped('indexSelect', out, [x], (grad) => {
-    const da = zeros(grad.dtype, x.shape)
+    const da = zeros(grad.dtype, x)
     native.indexAdd(da, grad, at, along)
     return [da]
   })
@@ -108,10 +109,10 @@ export function gather<D extends DType>(a: Tensor<D>, axis: number, index: Tenso
   const along = checkAxis('gather', axis, x.rank)
   const at = positions('gather', 'index', index)
   checkGather('gather', x, at, along)
-  const out = empty(x.dtype, at.shape)
+  const out = empty(x.dtype, at.shape, x.device)
   native.gather(out, narrowed(x, at.shape, along), at, along)
   return taped('gather', out, [x], (grad) => {
-    const da = zeros(grad.dtype, x.shape)
+    const da = zeros(grad.dtype, x)
     native.scatterAdd(narrowed(da, at.shape, along), grad, at, along)
     return [da]
   })
@@ -165,11 +166,11 @@ export function embedding<D extends DType>(
   const padding =
     paddingIdx === undefined ? undefined : checkInteger('embedding', 'paddingIdx', paddingIdx, -count, count - 1)
   const line = reshape(at, [at.size])
-  const out = empty(table.dtype, [...at.shape, width])
+  const out = empty(table.dtype, [...at.shape, width], table.device)
   const rows = { buffer: out.buffer, code: out.code, shape: [at.size, width], strides: [width, 1], offset: out.offset }
   native.indexSelect(rows, table, line, 0)
   return taped('embedding', out, [table], (grad) => {
-    const dweight = zeros(grad.dtype, table.shape)
+    const dweight = zeros(grad.dtype, table)
     native.indexAdd(dweight, reshape(grad, [at.size, width]), line, 0)
     if (padding !== undefined) {
       const row = padding < 0 ? padding + count : padding
@@ -209,7 +210,7 @@ export function oneHot<D extends DType = 'int64'>(
     numClasses === undefined || numClasses === -1
       ? largest(at) + 1
       : checkInteger('oneHot', 'numClasses', numClasses, 0)
-  const out = empty((options.dtype ?? 'int64') as D, [...at.shape, classes])
+  const out = empty((options.dtype ?? 'int64') as D, [...at.shape, classes], at.device)
   native.oneHot(out, at)
   return out
 }

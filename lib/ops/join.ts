@@ -42,6 +42,7 @@ export function cat<D extends DType>(tensors: readonly Tensor<D>[], axis = 0): T
   const out = empty(
     dtype,
     first.shape.map((n, j) => (j === i ? total : n)),
+    first.device,
   )
   const start = new Array<number>(first.rank).fill(0)
   for (const t of list) {
@@ -142,7 +143,7 @@ export function pad<D extends DType>(a: Tensor<D>, pads: readonly number[], opti
     to[i] = Math.max(0, before)
     kept[i] = Math.max(0, size - Math.max(0, -before) - Math.max(0, -after))
   }
-  const out = empty(x.dtype, checkShape('pad', shape))
+  const out = empty(x.dtype, checkShape('pad', shape), x.device)
   native.fill(out, value)
   const some = !kept.includes(0)
   if (some) native.copy(box(out, to, kept), box(x, from, kept))

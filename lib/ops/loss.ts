@@ -101,8 +101,8 @@ export function crossEntropy(logits: Tensor, labels: Tensor, options: CrossEntro
 
   const { rows, lead } = classRows(op, 'logits', isFloat(x.dtype) ? x : cast(x, 'float32'))
   const line = labelLine(op, labels, lead)
-  const loss = empty('float32', line.shape)
-  const logsum = empty('float32', line.shape)
+  const loss = empty('float32', line.shape, rows.device)
+  const logsum = empty('float32', line.shape, rows.device)
   native.crossEntropy(loss, logsum, rows, line, ignoreIndex, smoothing)
   const count = reduction === 'mean' ? counted(line, ignoreIndex) : null
   const out = count ? div(sum(loss), count) : reduction === 'sum' ? sum(loss) : loss

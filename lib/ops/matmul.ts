@@ -1,8 +1,9 @@
 /** Matrix products: matmul, linear, and weights packed once for this machine's kernel. */
-import { checkDType, type DType, dtypeCode, isFloat, type Promote, promote } from '../core/dtype'
+import { checkDType, type DType, dtypeBytes, dtypeCode, isFloat, type Promote, promote } from '../core/dtype'
 import { DTypeError, ShapeError } from '../core/errors'
 import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
+import { packedBytesCuda } from '../native/cuda'
 import { addon, targetName } from '../native/load'
 import { autocastRegion } from '../tensor/context'
 import { QuantizedTensor } from '../tensor/quantized'
@@ -60,9 +61,13 @@ export class PackedMatrix<D extends DType = DType> {
     const made = this.#packed[slot]
     if (made) return made
     const b = transposed ? transpose(this.#source) : this.#source
-    const size = addon.packedBytes(dtypeCode[this.dtype], b.shape[0] as number, b.shape[1] as number)
+    const [k, n] = b.shape as [number, number]
+    const size =
+      b.device === 'cpu'
+        ? addon.packedBytes(dtypeCode[this.dtype], k, n)
+        : packedBytesCuda(dtypeBytes[this.dtype], k, n)
     // It outlives the call that needed it first, so no scope() of that call may dispose it.
-    const packed = keep(empty('uint8', [size]))
+    const packed = keep(empty('uint8', [size], b.device))
     native.pack(packed, b)
     this.#packed[slot] = packed
     return packed
@@ -137,7 +142,7 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
   const recorded = needsGrad(inputs)
   // gelu and silu need the value before them for their gradient: apart, so that it is there
   const apart = recorded && needsInput(options.activation)
-  const out = empty(result, [...lead, m, n as number])
+  const out = empty(result, [...lead, m, n as number], a.device)
   const x = converted(a, common)
   const activation = apart ? 0 : code
   const bias32 = bias && biasRow(bias)

@@ -48,7 +48,7 @@ function asFloat32(t: Tensor | null): Tensor | null {
 }
 
 function gradOf(t: Tensor | null): Tensor<'float32'> | null {
-  return t?.requiresGrad ? empty('float32', t.shape) : null
+  return t?.requiresGrad ? empty('float32', t.shape, t.device) : null
 }
 
 /**
@@ -72,8 +72,8 @@ export function layerNorm<D extends DType>(
   const dtype = floatOf(x.dtype)
   const source = converted(x, dtype)
   const out = emptyLike(x, dtype)
-  const mean = empty('float32', x.shape.slice(0, -1))
-  const rstd = empty('float32', mean.shape)
+  const mean = empty('float32', x.shape.slice(0, -1), x.device)
+  const rstd = empty('float32', mean.shape, x.device)
   native.layerNorm(out, mean, rstd, source, asFloat32(w), asFloat32(b), eps)
   const inputs = [x, ...(w ? [w] : []), ...(b ? [b] : [])]
   taped('layerNorm', out, inputs, (grad) => {
@@ -112,7 +112,7 @@ export function rmsNorm<D extends DType>(
   const added = eps === undefined || eps === null ? epsilon[dtype] : checkNumber('rmsNorm', 'eps', eps)
   const source = converted(x, dtype)
   const out = emptyLike(x, dtype)
-  const rstd = empty('float32', x.shape.slice(0, -1))
+  const rstd = empty('float32', x.shape.slice(0, -1), x.device)
   native.rmsNorm(out, rstd, source, asFloat32(w), added)
   taped('rmsNorm', out, w ? [x, w] : [x], (grad) => {
     const da = emptyLike(x, dtype)

@@ -109,7 +109,7 @@ export function gapless<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
 
 /** A tensor of the same shape (and dtype, unless given) with uninitialised bytes. */
 export function emptyLike<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
-  return empty(dtype, a.shape)
+  return empty(dtype, a.shape, a.device)
 }
 
 /** Throws unless the tensor's dtype is one of `allowed`. */

@@ -42,7 +42,7 @@ export function productWithWeights(p: WeightsProduct): Tensor {
   // gelu and silu need the value before them for their gradient: apart, so that it is there
   const apart = recorded && needsInput(activation)
   const rows = sizeOf(x.shape.slice(0, -1))
-  const result = empty(wanted, [rows, outFeatures])
+  const result = empty(wanted, [rows, outFeatures], x.device)
   const flat = reshape(x, [rows, x.shape[x.rank - 1] as number])
   p.run(result, flat, bias ? biasRow(bias) : null, apart ? 0 : code)
   const shaped: Tensor = x.rank === 2 ? result : reshape(result, [...x.shape.slice(0, -1), outFeatures])
@@ -59,7 +59,7 @@ export function productWithWeights(p: WeightsProduct): Tensor {
 function gradOfInput(g: Tensor, p: WeightsProduct): Tensor {
   const { x, outFeatures, multiplier } = p
   const rows = sizeOf(g.shape.slice(0, -1))
-  const back = empty('float32', [rows, x.shape[x.rank - 1] as number])
+  const back = empty('float32', [rows, x.shape[x.rank - 1] as number], x.device)
   native.matmul(back, reshape(g, [rows, outFeatures]), p.dense(), null, 0)
   if (multiplier) native.mul(back, back, expandView(multiplier, back.shape))
   return converted(reshape(back, x.shape), x.dtype)

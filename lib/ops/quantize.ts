@@ -77,7 +77,7 @@ export function roundTo<D extends 'int8' | 'uint8'>(
   by: { scale: Tensor; zeroPoint: Tensor | null; spread: Spread },
   to: { dtype: D; low: number; high: number },
 ): Tensor<D> {
-  const out = empty(to.dtype, x.shape)
+  const out = empty(to.dtype, x.shape, x.device)
   for (const piece of pieces(op, by.spread, x.shape)) {
     const zero = by.zeroPoint && piece.along(by.zeroPoint)
     native.quantize(piece.of(out), piece.of(x), piece.along(by.scale), zero, to.low, to.high)
@@ -92,7 +92,7 @@ export function expandFrom<D extends FloatDType>(
   by: { scale: Tensor; zeroPoint: Tensor | null; spread: Spread },
   dtype: D,
 ): Tensor<D> {
-  const out = empty(dtype, values.shape)
+  const out = empty(dtype, values.shape, values.device)
   for (const piece of pieces(op, by.spread, values.shape)) {
     native.dequantize(piece.of(out), piece.of(values), piece.along(by.scale), by.zeroPoint && piece.along(by.zeroPoint))
   }
@@ -102,7 +102,7 @@ export function expandFrom<D extends FloatDType>(
 /** @internal Four-bit values, a byte each, as two a byte along the last axis. */
 export function packInt4(values: Tensor<'int8'> | Tensor<'uint8'>): Tensor<'uint8'> {
   const n = values.shape[values.rank - 1] as number
-  const out = empty('uint8', [...values.shape.slice(0, -1), Math.ceil(n / 2)])
+  const out = empty('uint8', [...values.shape.slice(0, -1), Math.ceil(n / 2)], values.device)
   native.packInt4(out, values.contiguous ? values : copyTo(values, values.dtype))
   return out
 }
@@ -110,7 +110,7 @@ export function packInt4(values: Tensor<'int8'> | Tensor<'uint8'>): Tensor<'uint
 /** @internal The values of a quantized tensor, a byte each. */
 export function bytesOf(q: QuantizedTensor): Tensor<'int8'> | Tensor<'uint8'> {
   if (q.bits === 8) return q.values
-  const out = empty(q.dtype === 'int4' ? 'int8' : 'uint8', q.shape)
+  const out = empty(q.dtype === 'int4' ? 'int8' : 'uint8', q.shape, q.values.device)
   native.unpackInt4(out, q.values)
   return out as Tensor<'int8'>
 }
@@ -246,9 +246,9 @@ export function dynamicQuantizeLinear(x: Tensor, options: { perToken?: boolean }
   const perToken = options.perToken ?? false
   if (perToken && a.rank === 0) throw new ShapeError(`${op}: perToken needs at least one axis`)
   const shape = perToken ? a.shape.slice(0, -1) : []
-  const values = empty('uint8', a.shape)
-  const scale = empty('float32', shape)
-  const zero = empty('int32', shape)
+  const values = empty('uint8', a.shape, a.device)
+  const scale = empty('float32', shape, a.device)
+  const zero = empty('int32', shape, a.device)
   if (a.size === 0) {
     native.fill(scale, 1 / 255)
     native.fill(zero, 0)

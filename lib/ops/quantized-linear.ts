@@ -93,7 +93,7 @@ function packForWeights(op: string, w: QuantizedTensor) {
   const signed = w.dtype.startsWith('u') ? 0 : 1
   const size = addon.wpackedBytes(inputs, out, w.bits, groups.size, signed, zeros)
   if (size < 0) noKernel(op)
-  const packed = empty('uint8', [size])
+  const packed = empty('uint8', [size], w.values.device)
   const zero = w.zeroPoint && groups.of(w.zeroPoint)
   if (inputs > 0) native.wpack(packed, w.values, groups.of(w.scale), zero, inputs, w.bits, groups.size, signed)
   return { packed, zero: null }
@@ -221,7 +221,7 @@ function transposedOf(op: string, b: QuantizedTensor): QuantizedTensor {
     )
   const bytes = bytesOf(b)
   const shape = [b.shape[1] as number, b.shape[0] as number]
-  const turned = empty(bytes.dtype as 'int8', shape)
+  const turned = empty(bytes.dtype as 'int8', shape, bytes.device)
   native.copy(turned, transposedView(bytes))
   const made = new QuantizedTensor({
     shape,

@@ -33,7 +33,7 @@ export function reduce(
 ): Tensor {
   const axes = checkAxes(op, axis, a.rank)
   const { kept, dropped } = reducedShapes(a.shape, axes)
-  const out = empty(dtype, options.keepdim ? kept : dropped)
+  const out = empty(dtype, options.keepdim ? kept : dropped, a.device)
   const whole = options.keepdim ? out : keptView(out, kept)
   call(whole, a)
   return taped(op, out, [a], (grad) => [rule(reshape(grad, kept), a, reshape(out, kept), axes)])

@@ -79,7 +79,7 @@ export function reshape<D extends DType>(a: Tensor<D>, shape: readonly number[])
   if (strides) {
     out = x.view('reshape', to, strides, x.offset)
   } else {
-    out = empty(x.dtype, to)
+    out = empty(x.dtype, to, x.device)
     native.copy(
       { buffer: out.buffer, code: out.code, shape: x.shape, strides: contiguousStrides(x.shape), offset: out.offset },
       x,
@@ -209,7 +209,7 @@ export function slice<D extends DType>(a: Tensor<D>, ranges: readonly (number | 
   }
   const out = x.view('slice', shape, strides, offset)
   return taped('slice', out, [x], (grad) => {
-    const whole = empty(grad.dtype, x.shape)
+    const whole = empty(grad.dtype, x.shape, x.device)
     native.fill(whole, 0)
     const part = slice(whole, ranges)
     native.copy(part, grad)

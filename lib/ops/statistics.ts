@@ -76,7 +76,7 @@ function position(
   if (x.shape[along] === 0)
     throw new ShapeError(`${op}: nothing to choose from over axis ${along} of ${showShape(x.shape)}`)
   const { kept, dropped } = reducedShapes(x.shape, [along])
-  const out = empty('int64', kept)
+  const out = empty('int64', kept, x.device)
   call(out, x, along)
   return options.keepdim ? out : reshape(out, dropped)
 }

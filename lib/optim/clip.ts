@@ -46,7 +46,7 @@ export function clipGradNorm(
 }
 
 function totalNorm(grads: readonly Tensor[], p: number): Tensor<'float32'> {
-  let total: Tensor<'float32'> = empty('float32', [])
+  let total: Tensor<'float32'> = empty('float32', [], (grads[0] as Tensor).device)
   native.fill(total, 0)
   for (const grad of grads) {
     const g = cast(grad, 'float32')

@@ -170,7 +170,7 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> {
 
 /** A float32 tensor of zeros beside a parameter, that no scope() disposes. */
 export function zerosBeside(parameter: Tensor): Tensor<'float32'> {
-  const state = keep(empty('float32', parameter.shape))
+  const state = keep(empty('float32', parameter.shape, parameter.device))
   native.fill(state, 0)
   return state
 }

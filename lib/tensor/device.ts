@@ -1,15 +1,34 @@
-/** Where tensors may go: `to('float16')`, `to('cpu')`, and honest words about everything else. */
+/** Where tensors may be and go: `to('float16')`, `to('cpu')`, `to('cuda:1')`. */
 import { type DType, isDType } from '../core/dtype'
-import { ArgumentError, DeviceError, show } from '../core/errors'
+import { ArgumentError, show } from '../core/errors'
+import { checkCuda } from '../native/cuda'
 
-export type Device = 'cpu'
+/** A device as users write it; 'cuda' is 'cuda:0'. */
+export type Device = 'cpu' | 'cuda' | `cuda:${number}`
+/** A device as tensors have it. */
+export type DeviceName = 'cpu' | `cuda:${number}`
 
-/** What `to(destination)` asks for: a dtype, or null for the device where everything already is. */
-export function destinationDType(op: string, destination: unknown): DType | null {
-  if (isDType(destination)) return destination
-  if (destination === 'cpu') return null
-  if (typeof destination === 'string' && /^cuda(:\d+)?$/.test(destination)) {
-    throw new DeviceError(`${op}: no CUDA device: this build has no CUDA backend yet`)
-  }
-  throw new ArgumentError(`${op}: expected a dtype or 'cpu', got ${show(destination)}`)
+/** The number of the GPU; -1 for the CPU. */
+export function cudaIndex(device: DeviceName): number {
+  return device === 'cpu' ? -1 : Number(device.slice(5))
+}
+
+/** The full name of a device that is there, null for what is no device's name. */
+export function deviceName(op: string, device: unknown): DeviceName | null {
+  if (device === 'cpu') return device
+  const match = typeof device === 'string' ? /^cuda(?::(\d{1,4}))?$/.exec(device) : null
+  if (match === null) return null
+  const index = Number(match[1] ?? 0)
+  checkCuda(op, index)
+  return `cuda:${index}`
+}
+
+export type Destination = { dtype: DType } | { device: DeviceName }
+
+/** What `to(destination)` asks for. */
+export function destinationOf(op: string, destination: unknown): Destination {
+  if (isDType(destination)) return { dtype: destination }
+  const device = deviceName(op, destination)
+  if (device === null) throw new ArgumentError(`${op}: expected a dtype, 'cpu' or 'cuda', got ${show(destination)}`)
+  return { device }
 }

@@ -16,7 +16,7 @@ export function maskOf(tensor: Tensor): Tensor<'bool'> | null {
 export function applyMask(tensor: Tensor): void {
   const mask = maskOf(tensor)
   if (mask === null) return
-  const zero = empty(tensor.dtype, [])
+  const zero = empty(tensor.dtype, [], tensor.device)
   native.fill(zero, 0)
   const { buffer, code, offset } = zero
   native.where(tensor, mask, tensor, { buffer, code, shape: tensor.shape, strides: tensor.shape.map(() => 0), offset })

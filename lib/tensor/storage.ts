@@ -1,18 +1,21 @@
 /**
- * Where the bytes of CPU tensors come from (docs/adr/0001-memory.md).
+ * Where the bytes of tensors come from (docs/adr/0001-memory.md).
  *
- * JavaScript owns them: ArrayBuffers made without zeroing, so the garbage collector frees what nobody reaches, even in
+ * JavaScript owns them, on the CPU: ArrayBuffers made without zeroing, so the garbage collector frees what nobody reaches, even in
  * a synchronous loop. What is freed by hand (dispose, scope, autograd) is recycled at once and in stream order: the
  * next op may get the same bytes while they are still warm in the cache. Recycling is what makes it fast, since a page
  * fault costs more than the arithmetic on a small tensor.
  */
 import { markAsUntransferable } from 'node:worker_threads'
 import { OutOfMemoryError } from '../core/errors'
-import { addon } from '../native/load'
+import { allocateCuda } from '../native/cuda'
+import { addon, type Memory } from '../native/load'
+import { cudaIndex, type DeviceName } from './device'
 
 /** Bytes that several tensors or views share; `refs` counts the undisposed ones. */
 export interface Storage {
-  buffer: ArrayBuffer
+  buffer: Memory
+  device: DeviceName
   /** Of the first byte, 64-byte aligned in memory. */
   byteOffset: number
   /** Usable bytes: the size class. */
@@ -33,7 +36,8 @@ const HUGE_PAGE = 1 << 21
 /** Recycled bytes that are kept for reuse; beyond it they go back to the garbage collector. */
 const MAX_FREE_BYTES = 1 << 29
 
-const free = new Map<number, Storage[]>()
+/** By device, then by size. */
+const free = new Map<DeviceName, Map<number, Storage[]>>()
 let freeBytes = 0
 let slab: ArrayBuffer | null = null
 let slabNext = 0
@@ -62,14 +66,23 @@ function pinned(bytes: number): ArrayBuffer {
   return buffer
 }
 
+export interface CpuStorage extends Storage {
+  buffer: ArrayBuffer
+}
+
 /** Bytes for a tensor, uninitialised. */
-export function allocate(bytes: number): Storage {
+export function allocate(bytes: number): CpuStorage
+export function allocate(bytes: number, device: DeviceName): Storage
+export function allocate(bytes: number, device: DeviceName = 'cpu'): Storage {
   const size = sizeClass(bytes)
-  const recycled = free.get(size)?.pop()
+  const recycled = free.get(device)?.get(size)?.pop()
   if (recycled) {
     freeBytes -= size
     recycled.refs = 1
     return recycled
+  }
+  if (device !== 'cpu') {
+    return { buffer: allocateCuda(cudaIndex(device), size), device, byteOffset: 0, bytes: size, refs: 1, version: 0 }
   }
   if (size <= SMALL_BYTES) {
     if (slab === null || slabNext + size > slab.byteLength) {
@@ -78,21 +91,23 @@ export function allocate(bytes: number): Storage {
     }
     const byteOffset = slabNext
     slabNext += size
-    return { buffer: slab, byteOffset, bytes: size, refs: 1, version: 0 }
+    return { buffer: slab, device, byteOffset, bytes: size, refs: 1, version: 0 }
   }
   const buffer = pinned(size + (size >= HUGE_PAGE ? HUGE_PAGE : 64))
-  return { buffer, byteOffset: addon.place(buffer, size), bytes: size, refs: 1, version: 0 }
+  return { buffer, device, byteOffset: addon.place(buffer, size), bytes: size, refs: 1, version: 0 }
 }
 
 /** One reference less; the last one recycles the bytes (commands in flight are ahead of any reuse in the stream). */
 export function release(storage: Storage): void {
   if (--storage.refs > 0) return
   if (freeBytes + storage.bytes > MAX_FREE_BYTES) return
-  const list = free.get(storage.bytes)
+  const sizes = free.get(storage.device) ?? new Map<number, Storage[]>()
+  free.set(storage.device, sizes)
+  const list = sizes.get(storage.bytes)
   // A fresh object: whoever still holds the old one must not count references of the new owner.
-  const recycled = { buffer: storage.buffer, byteOffset: storage.byteOffset, bytes: storage.bytes, refs: 0, version: 0 }
+  const recycled = { ...storage, refs: 0, version: 0 }
   if (list) list.push(recycled)
-  else free.set(storage.bytes, [recycled])
+  else sizes.set(storage.bytes, [recycled])
   freeBytes += storage.bytes
 }
 

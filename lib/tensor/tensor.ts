@@ -11,8 +11,11 @@ import {
 import { ArgumentError, DisposedError, ShapeError } from '../core/errors'
 import { contiguousStrides, isContiguous, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
+import { download, finishCuda, finishCudaBlocking, upload } from '../native/cuda'
+import type { DeviceMemory, Memory } from '../native/load'
 import { sync, syncBlocking } from '../native/stream'
 import { context } from './context'
+import { cudaIndex, type DeviceName } from './device'
 import { allocate, release, type Storage, uninitialised } from './storage'
 import type { TapeNode } from './tape'
 
@@ -30,8 +33,8 @@ export class Tensor<D extends DType = DType> {
   readonly offset: number
   /** Number of elements. */
   readonly size: number
-  /** Where it lives: 'cpu'. */
-  readonly device = 'cpu'
+  /** Where it lives: 'cpu', or 'cuda:0' and so on. */
+  readonly device: DeviceName
   /** True for leaves that collect a gradient and for results that depend on one. */
   requiresGrad = false
   /** The gradient that backward() left here (leaves only), or null. */
@@ -39,7 +42,7 @@ export class Tensor<D extends DType = DType> {
   /** @internal The op that made it, for backward(). */
   node: TapeNode | null = null
   /** @internal Native view: the bytes it looks at. */
-  buffer: ArrayBuffer
+  buffer: Memory
   /** @internal Native view: the dtype's code. */
   readonly code: number
   #storage: Storage | null
@@ -53,6 +56,7 @@ export class Tensor<D extends DType = DType> {
     this.size = sizeOf(shape)
     this.code = dtypeCode[dtype]
     this.buffer = storage.buffer
+    this.device = storage.device
     this.#storage = storage
     context().scope?.add(this)
   }
@@ -117,28 +121,28 @@ export class Tensor<D extends DType = DType> {
    */
   async data(): Promise<TypedArrayOf<D>> {
     const copy = this.#read('data', this.dtype)
-    await sync()
+    await this.#finish()
     return copy
   }
 
   /** data(), waiting in place. */
   dataSync(): TypedArrayOf<D> {
     const copy = this.#read('dataSync', this.dtype)
-    syncBlocking()
+    this.#finishBlocking()
     return copy
   }
 
   /** The values as nested arrays: numbers (bigints for int64, booleans for bool); a plain value for rank 0. */
   async array(): Promise<Nested<ValueOf<D>>> {
     const copy = this.#readValues('array')
-    await sync()
+    await this.#finish()
     return nest(this.#values(copy), this.shape)
   }
 
   /** array(), waiting in place. */
   arraySync(): Nested<ValueOf<D>> {
     const copy = this.#readValues('arraySync')
-    syncBlocking()
+    this.#finishBlocking()
     return nest(this.#values(copy), this.shape)
   }
 
@@ -147,7 +151,7 @@ export class Tensor<D extends DType = DType> {
     if (this.size !== 1)
       throw new ShapeError(`item: the tensor must have one element, its shape is ${showShape(this.shape)}`)
     const copy = this.#readValues('item')
-    syncBlocking()
+    this.#finishBlocking()
     return this.#values(copy)[0] as ValueOf<D>
   }
 
@@ -159,12 +163,25 @@ export class Tensor<D extends DType = DType> {
     return this.toString()
   }
 
+  #finish(): Promise<void> {
+    return this.device === 'cpu' ? sync() : finishCuda(cudaIndex(this.device))
+  }
+
+  #finishBlocking(): void {
+    if (this.device === 'cpu') syncBlocking()
+    else finishCudaBlocking(cudaIndex(this.device))
+  }
+
   // Enqueues the copy into a buffer of the caller's; it is complete after the next barrier. Being a command of the
   // stream, it sees the values of this moment, whatever is enqueued or disposed before the barrier.
   #read<E extends DType>(op: string, dtype: E): TypedArrayOf<E> {
     this.storage(op)
     if (this.size === 0) return newTypedArray(dtype, 0)
     const buffer = uninitialised(this.size * dtypeBytes[dtype])
+    if (this.device !== 'cpu') {
+      downloadInto(buffer, 0, this, dtype)
+      return typedArray(dtype, buffer, 0, this.size)
+    }
     native.copy(
       { buffer, code: dtypeCode[dtype], shape: this.shape, strides: contiguousStrides(this.shape), offset: 0 },
       this,
@@ -184,16 +201,48 @@ export class Tensor<D extends DType = DType> {
 }
 
 /** A new contiguous tensor with uninitialised bytes. `shape` is not copied. */
-export function empty<D extends DType>(dtype: D, shape: Shape): Tensor<D> {
+export function empty<D extends DType>(dtype: D, shape: Shape, device: DeviceName = 'cpu'): Tensor<D> {
   const bytes = dtypeBytes[dtype]
-  const storage = allocate(sizeOf(shape) * bytes)
+  const storage = allocate(sizeOf(shape) * bytes, device)
   return new Tensor(dtype, shape, contiguousStrides(shape), storage.byteOffset / bytes, storage)
 }
 
 /** A contiguous copy in the given dtype, not recorded on the tape. */
 export function copyTo<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
-  const out = empty(dtype, a.shape)
+  const out = empty(dtype, a.shape, a.device)
   native.copy(out, a)
+  return out
+}
+
+/** Enqueues a copy of a GPU's tensor, in row-major order, to byte `start` of the buffer: there after the device's next barrier. */
+function downloadInto(buffer: ArrayBuffer, start: number, a: Tensor, dtype: DType): void {
+  const dense = a.dtype === dtype && a.contiguous ? a : copyTo(a, dtype)
+  const bytes = dtypeBytes[dtype]
+  download(dense.buffer as DeviceMemory, dense.offset * bytes, buffer, start, a.size * bytes)
+  if (dense !== a) dense.dispose()
+}
+
+/** A copy on another device, not recorded on the tape. Waits for what is under way on the device that it leaves. */
+export function moveTo<D extends DType>(a: Tensor<D>, device: DeviceName): Tensor<D> {
+  if (a.device !== 'cpu' && device !== 'cpu') {
+    const between = moveTo(a, 'cpu')
+    const out = moveTo(between, device)
+    between.dispose()
+    return out
+  }
+  const out = empty(a.dtype, a.shape, device)
+  if (a.size === 0) return out
+  const bytes = dtypeBytes[a.dtype]
+  syncBlocking()
+  if (device === 'cpu') {
+    downloadInto(out.buffer as ArrayBuffer, out.offset * bytes, a, a.dtype)
+    finishCudaBlocking(cudaIndex(a.device))
+  } else {
+    const dense = a.contiguous ? a : copyTo(a, a.dtype)
+    syncBlocking()
+    upload(out.buffer as DeviceMemory, 0, dense.buffer as ArrayBuffer, dense.offset * bytes, a.size * bytes)
+    if (dense !== a) dense.dispose()
+  }
   return out
 }
 

@@ -11,6 +11,7 @@
 #include "../ops/ops.h"
 #include "../ops/targets.h"
 #include "bind.h"
+#include "cuda.h"
 #include "probe.h"
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -316,6 +317,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set("sparseBytes", sparse_bytes);
   set("probe", probe);
   set("debugKernels", debug_kernels_on);
+  export_cuda(env, exports, e);
   exports.Set("tables", kTables);
   return exports;
 }

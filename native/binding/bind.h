@@ -15,6 +15,12 @@ template <auto Driver> constexpr const char* kOpName = "";
 #include "../core/ops.def"
 #undef OP
 
+template <auto Driver> constexpr OpCode kOpCode = OpCode::size;
+#define OP(name, parameters) \
+  template <> inline constexpr OpCode kOpCode<&ops::name> = OpCode::name##_;
+#include "../core/ops.def"
+#undef OP
+
 template <auto Driver> struct Bound;
 
 template <class... Parameters, Status (*Driver)(Stream&, Parameters...)>
@@ -27,9 +33,13 @@ struct Bound<Driver> {
     if (napi_get_cb_info(env, info, &count, buffers, nullptr, &data) != napi_ok) return nullptr;
     auto& environment = *static_cast<Environment*>(data);
     Reader reader{env, environment.arguments, environment.arguments + Environment::kArguments, buffers,
-                  count < kViews ? count : kViews, Status{}};
+                  count < kViews ? count : kViews, Status{}, {}};
     std::tuple<Parameters...> parameters{read<Parameters>(reader)...};
     if (!reader.status.ok()) return environment.report(reader.status);
+    if (reader.place.on_device()) {
+      return environment.report(
+          std::apply([&](const auto&... p) { return cuda_run(reader.place, kOpCode<Driver>, p...); }, parameters));
+    }
     if (debug_kernels()) {
       Label label{environment.stream.label(), environment.stream.label() + kLabel};
       label.add("%s@%s", kOpName<Driver>, kernels().target);

@@ -2,11 +2,13 @@
 //   View     dtype, rank, offset in elements, shape[rank], stride[rank]
 //   OptView  the same, or a single -1
 //   i64, f64 one double
-// This is the bounds check: a View that gets through reaches only bytes inside its ArrayBuffer.
+// This is the bounds check: a View that gets through reaches only bytes inside its ArrayBuffer, or inside its memory of a GPU,
+// which comes as an external value in the ArrayBuffer's place (cuda.h).
 #pragma once
 #include <cmath>
 
 #include "../core/view.h"
+#include "cuda.h"
 #include "environment.h"
 
 namespace kerf {
@@ -18,6 +20,7 @@ struct Reader {
   const napi_value* buffers;
   size_t buffer_count;
   Status status;
+  Place place = {};  // of the views so far
 
   double number() {
     if (next >= end) {
@@ -72,7 +75,18 @@ struct Reader {
     }
     void* data = nullptr;
     size_t bytes = 0;
-    if (napi_get_arraybuffer_info(env, *buffers, &data, &bytes) != napi_ok) fail("a buffer is not an ArrayBuffer");
+    int32_t device = kCpu;
+    if (napi_get_arraybuffer_info(env, *buffers, &data, &bytes) != napi_ok) {
+      const CudaMemory* memory = cuda_memory(env, *buffers);
+      if (memory) {
+        data = memory->data;
+        bytes = memory->bytes;
+        device = memory->device;
+      } else {
+        fail("a buffer is neither an ArrayBuffer nor memory of a device");
+      }
+    }
+    place.add(device);
     buffers++;
     buffer_count--;
     if (empty) return v;

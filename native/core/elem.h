@@ -6,7 +6,11 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __CUDACC__
+#define KERF_INLINE static inline __host__ __device__ __attribute__((always_inline))
+#else
 #define KERF_INLINE static inline __attribute__((always_inline))
+#endif
 
 namespace kerf {
 

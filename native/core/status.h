@@ -5,7 +5,7 @@
 
 namespace kerf {
 
-enum class Code : int32_t { ok = 0, bug = 1, unsupported = 2, out_of_memory = 3, range = 4 };
+enum class Code : int32_t { ok = 0, bug = 1, unsupported = 2, out_of_memory = 3, range = 4, device = 5 };
 
 struct Status {
   Code code = Code::ok;

@@ -34,10 +34,16 @@ template <class T>
 CU_FUNCTION T load_global(const T* p) {
   return __ldg(p);  // kernels only read what no kernel of the same launch writes
 }
+// The same for memory that this launch writes too (an op in place): each thread reads what it alone writes afterwards.
+template <class T>
+CU_FUNCTION T load_own(const T* p) {
+  return *p;
+}
 template <class T>
 CU_FUNCTION void store_global(T* p, T value) {
   *p = value;
 }
+CU_FUNCTION void atomic_min(unsigned long long* p, unsigned long long value) { atomicMin(p, value); }
 template <class T>
 CU_FUNCTION T load_shared(const T* p) {
   return *p;

@@ -1,5 +1,5 @@
 // Drivers that make values: fill, arange, tri, oneHot.
-#include "element.h"
+#include "../core/element.h"
 #include "iterate.h"
 #include "ops.h"
 #include "targets.h"

@@ -1,6 +1,5 @@
 // Optimizer steps, in place, in chunks that stay within L1 and L2.
-#include <cmath>
-
+#include "../core/optim_steps.h"
 #include "axes.h"
 #include "ops.h"
 #include "scalar.h"
@@ -30,13 +29,7 @@ Status sgdStep(Stream& stream, View param, View grad, OptView momentumBuffer, f6
   REQUIRE(!present(momentumBuffer) || is_state(momentumBuffer, param));
   SgdCell cell = kernels().sgd[static_cast<int>(param.dtype)];
   if (!cell) return no_kernel("sgdStep", param.dtype);
-  SgdStep step{static_cast<float>(lr),
-               static_cast<float>(momentum),
-               static_cast<float>(1 - dampening),
-               static_cast<float>(weightDecay),
-               static_cast<float>(gradScale),
-               nesterov != 0,
-               firstStep != 0};
+  const SgdStep step = sgd_numbers(lr, momentum, dampening, weightDecay, nesterov, firstStep, gradScale);
   double bytes = static_cast<double>(3 * element_bytes(param.dtype) + (present(momentumBuffer) ? 8 : 0));
   double ns = static_cast<double>(count(param)) * (0.1 + bytes / 20) + 50;
   return stream.run(ns, [param, grad, momentumBuffer, step, cell, ns] {
@@ -53,16 +46,8 @@ Status adamStep(Stream& stream, View param, View grad, View m, View v, f64 lr, f
   REQUIRE(is_state(m, param) && is_state(v, param));
   AdamCell cell = kernels().adam[static_cast<int>(param.dtype)];
   if (!cell) return no_kernel("adamStep", param.dtype);
-  AdamStep step;
-  step.step_size = static_cast<float>(lr / biasCorrection1);
-  step.mix1 = static_cast<float>(1 - beta1);
-  step.mix2 = static_cast<float>(1 - beta2);
-  step.beta2 = static_cast<float>(beta2);
-  step.eps = static_cast<float>(eps);
-  step.root_correction = static_cast<float>(1 / std::sqrt(biasCorrection2));
-  step.weight_decay = decoupled ? 0.0f : static_cast<float>(weightDecay);
-  step.keep = decoupled ? static_cast<float>(1 - lr * weightDecay) : 1.0f;
-  step.grad_scale = static_cast<float>(gradScale);
+  const AdamStep step =
+      adam_numbers(lr, beta1, beta2, eps, weightDecay, decoupled, biasCorrection1, biasCorrection2, gradScale);
   double ns =
       static_cast<double>(count(param)) * (0.5 + static_cast<double>(3 * element_bytes(param.dtype) + 16) / 20) + 50;
   return stream.run(ns, [param, grad, m, v, step, cell, ns] {

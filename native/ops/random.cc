@@ -1,10 +1,10 @@
 // Drivers of the random ops. One code path in baseline C++ without contraction: the bits are the same on every target.
 #include <cmath>
 
-#include "element.h"
+#include "../core/element.h"
+#include "../core/philox.h"
 #include "iterate.h"
 #include "ops.h"
-#include "philox.h"
 #include "targets.h"
 
 namespace kerf::ops {
@@ -20,55 +20,6 @@ const uint32_t* words(uint64_t seed, uint64_t first, int64_t n, uint32_t (&stora
     memcpy(storage + 4 * (b - block), w.w, 16);
   }
   return storage + first % 4;
-}
-
-// -2 log(u) for u in (0, 1]: the polynomial of cpu/simd_math.h's log, within an ulp.
-KERF_INLINE float minus_two_log(float u) {
-  int32_t bits = static_cast<int32_t>(float_to_bits(u));
-  int32_t e = (bits - 0x3f3504f3) >> 23;
-  float f = bits_to_float(static_cast<uint32_t>(bits - e * (1 << 23))) - 1.0f;
-  float p = 0.067509003f;
-  p = p * f - 0.116714239f;
-  p = p * f + 0.118835725f;
-  p = p * f - 0.12406034f;
-  p = p * f + 0.142203271f;
-  p = p * f - 0.166679963f;
-  p = p * f + 0.20002073f;
-  p = p * f - 0.250000089f;
-  p = p * f + 0.333333135f;
-  float f2 = f * f, exponent = static_cast<float>(e);
-  float log = (f + (exponent * -2.12194440e-4f + f * f2 * p - 0.5f * f2)) + exponent * 0.693359375f;
-  return -2.0f * log;
-}
-
-// Box-Muller: words (w0, w1) of an aligned pair become r cos(2 pi v) and r sin(2 pi v), r = sqrt(-2 log u),
-// with u = (w0 / 2 + 1/2) / 2^31 in (0, 1] and v = w1 / 2^32.
-KERF_INLINE void normal_pair(uint32_t w0, uint32_t w1, float* z) {
-  float u = static_cast<float>(static_cast<int32_t>(w0 >> 1)) * 0x1p-31f + 0x1p-32f;
-  float r = std::sqrt(minus_two_log(u));
-  uint32_t quarter = (w1 + 0x20000000u) >> 30;                                    // nearest quarter of the circle
-  float x = static_cast<float>(static_cast<int32_t>(w1 << 2)) * 0x1.921fb6p-32f;  // the rest, [-pi/4, pi/4)
-  float x2 = x * x;
-  float sine = x + x * x2 * (-0.166666672f + x2 * (0.0083333794f + x2 * (-0.000198530586f + x2 * 2.83239228e-06f)));
-  float cosine = (1.0f - 0.5f * x2) +
-                 x2 * x2 * (0.0416666679f + x2 * (-0.00138889789f + x2 * (2.48215129e-05f - x2 * 2.88277107e-07f)));
-  float c = quarter & 1 ? sine : cosine, s = quarter & 1 ? cosine : sine;
-  z[0] = r * bits_to_float(float_to_bits(c) ^ ((quarter + 1) & 2) << 30);
-  z[1] = r * bits_to_float(float_to_bits(s) ^ (quarter & 2) << 30);
-}
-
-// The largest value of the dtype below `high`: rounding must not reach the open end.
-float last_below(DType dtype, double high) {
-  if (dtype == DType::float32_) {
-    float f = static_cast<float>(high);
-    return static_cast<double>(f) < high ? f : std::nextafter(f, -__builtin_inff());
-  }
-  auto value = [&](uint16_t bits) { return dtype == DType::float16_ ? to_float(f16{bits}) : to_float(bf16{bits}); };
-  float rounded = static_cast<float>(high);
-  uint16_t bits = dtype == DType::float16_ ? to_f16(rounded).bits : to_bf16(rounded).bits;
-  if (static_cast<double>(value(bits)) < high) return value(bits);
-  if (value(bits) == 0) return value(0x8001);
-  return value(static_cast<uint16_t>(bits & 0x8000 ? bits + 1 : bits - 1));
 }
 
 CopyCell copy_cell(DType from, DType to) { return kernels().copy[static_cast<int>(from)][static_cast<int>(to)]; }

@@ -94,7 +94,7 @@ t.test('live bytes: those of the checkpoints and of one stretch', (t) => {
   const ELEMENTS = 64 * 64
   const live = (tensors: Iterable<Tensor>) => {
     const buffers = new Map<string, number>()
-    for (const x of tensors) if (!x.disposed) buffers.set(`${bufferId(x.buffer)} ${x.offset}`, x.bytes)
+    for (const x of tensors) if (!x.disposed) buffers.set(`${bufferId(x.buffer as ArrayBuffer)} ${x.offset}`, x.bytes)
     return [...buffers.values()].reduce((a, b) => a + b, 0)
   }
   const w = randn([64, 64], { requiresGrad: true })

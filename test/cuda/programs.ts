@@ -19,9 +19,11 @@ export function run(
   command: string,
   args: string[],
   cwd = root,
+  environment: Record<string, string> = {},
 ): Promise<{ code: number; text: string; errors: string }> {
   return new Promise((resolve) => {
-    execFile(command, args, { cwd, maxBuffer: 1 << 24 }, (error, text, errors) => {
+    const env = { ...process.env, ...environment }
+    execFile(command, args, { cwd, env, maxBuffer: 1 << 24 }, (error, text, errors) => {
       resolve({ code: error ? Number(error.code ?? 1) || 1 : 0, text, errors })
     })
   })

@@ -1,5 +1,5 @@
 // Checks copy (every pair of dtypes, transpositions), fill, arange, tri, oneHot and the random drivers on every target.
-#include "../../native/ops/philox.h"
+#include "../../native/core/philox.h"
 #include "drivers_check.h"
 
 static Value cast_value(DType from, DType to, Value v) {

@@ -164,7 +164,7 @@ function wrongValues(): void {
   // What JavaScript can reach of a live tensor: its buffer taken away under queued work.
   const victim = kerf.rand([256, 256])
   for (let i = 0; i < 20; i++) keep.push(kerf.matmul(victim, victim))
-  survives(() => void structuredClone(victim.buffer, { transfer: [victim.buffer] })) // nobody keeps the clone
+  survives(() => void structuredClone(victim.buffer, { transfer: [victim.buffer as ArrayBuffer] })) // nobody keeps the clone
   survives(() => kerf.matmul(victim, victim).dataSync())
   survives(() => victim.dataSync())
   const view = kerf.rand([64]) as unknown as Record<string, unknown>

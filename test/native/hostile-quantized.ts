@@ -204,7 +204,7 @@ function forgedTensors(): void {
   const victim = quant.quantize(kerf.rand([8, 512]), { granularity: quant.perGroup(4) })
   for (const { buffer } of [victim.values, victim.scale]) {
     for (let i = 0; i < 20; i++) survives(() => kerf.linear(kerf.rand([64, 512]), victim))
-    survives(() => void structuredClone(buffer, { transfer: [buffer] }))
+    survives(() => void structuredClone(buffer, { transfer: [buffer as ArrayBuffer] }))
     for (const use of uses) survives(() => use(victim as never))
     survives(() => kerf.linear(kerf.rand([64, 512]), victim).dataSync())
   }
@@ -311,7 +311,7 @@ function changedWeights(): void {
     const { op, args } = pack as RawCall
     raw(op, flat(args), buffersOf(args))
     const packed = args[0] as Tensor
-    const bytes = new Uint8Array(packed.buffer, packed.offset, packed.size)
+    const bytes = new Uint8Array(packed.buffer as ArrayBuffer, packed.offset, packed.size)
     for (let i = 0; i < 1 + random(8); i++) bytes[random(bytes.length)] = random(256)
     const { op: product, args: operands } = run as RawCall
     raw(product, flat(operands), buffersOf(operands))

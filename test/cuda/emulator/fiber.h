@@ -13,13 +13,14 @@
 #error "the emulator switches stacks in x86-64 assembly; another CPU needs its own twelve lines"
 #endif
 
-extern "C" void kerf_fiber_switch(void** save, void* load);
+extern "C" __attribute__((visibility("hidden"))) void kerf_fiber_switch(void** save, void* load);
 
-// The registers that a call must preserve go onto the old stack and come from the new one. Every program of the tests
-// is one translation unit, so the definition may stand in a header.
+// The registers that a call must preserve go onto the old stack and come from the new one. Weak, since every translation unit
+// that includes this header brings it.
 asm(R"(
 .text
-.globl kerf_fiber_switch
+.weak kerf_fiber_switch
+.hidden kerf_fiber_switch
 .type kerf_fiber_switch,@function
 kerf_fiber_switch:
   push %rbp

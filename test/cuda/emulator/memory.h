@@ -50,6 +50,17 @@ void store_global(T* p, T value, emu::Where where = emu::Where::current()) {
 }
 
 template <class T>
+T load_own(const T* p, emu::Where where = emu::Where::current()) {
+  return load_written(p, where);
+}
+
+inline void atomic_min(unsigned long long* p, unsigned long long value) {
+  emu::check_global(p, 8, "atomic");
+  emu::check_aligned(p, 8, "atomic");
+  *p = std::min(*p, value);
+}
+
+template <class T>
 T load_shared(const T* p, emu::Where where = emu::Where::current()) {
   emu::check_aligned(p, sizeof(T), "shared read");
   emu::count_lane(where, p, sizeof(T));

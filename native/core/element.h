@@ -1,8 +1,8 @@
 // One element of any dtype, made from a float64 and rounded once.
 #pragma once
-#include "../core/view.h"
+#include "view.h"
 
-namespace kerf::ops {
+namespace kerf {
 
 union Element {
   float f32;
@@ -47,4 +47,23 @@ KERF_INLINE Element make_element(DType dtype, double value) {
   return e;
 }
 
-}  // namespace kerf::ops
+// The largest value of the dtype below `high`: rounding must not reach the open end.
+static inline float last_below(DType dtype, double high) {
+  if (dtype == DType::float32_) {
+    float f = static_cast<float>(high);
+    return static_cast<double>(f) < high ? f : __builtin_nextafterf(f, -__builtin_inff());
+  }
+  auto value = [&](uint16_t bits) { return dtype == DType::float16_ ? to_float(f16{bits}) : to_float(bf16{bits}); };
+  float rounded = static_cast<float>(high);
+  uint16_t bits = dtype == DType::float16_ ? to_f16(rounded).bits : to_bf16(rounded).bits;
+  if (static_cast<double>(value(bits)) < high) return value(bits);
+  if (value(bits) == 0) return value(0x8001);
+  return value(static_cast<uint16_t>(bits & 0x8000 ? bits + 1 : bits - 1));
+}
+
+// The element of an integer dtype as a number.
+KERF_INLINE int64_t integer_of(DType dtype, Element e) {
+  return dtype == DType::int8_ ? e.i8 : dtype == DType::int32_ ? e.i32 : dtype == DType::int64_ ? e.i64 : e.u8;
+}
+
+}  // namespace kerf

@@ -1,0 +1,204 @@
+// matmul. The kernels multiply rows by rows, both with K innermost and without gaps: operands that lie otherwise are copied
+// there first, K padded with zeros. Weights (b's columns) are the kernels' W, the rows of a their X.
+#include "../matmul_mma.cuh"
+#include "../matmul_simt.cuh"
+#include "launch.h"
+
+namespace kerf {
+namespace cuda {
+namespace ops {
+namespace {
+
+bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+View matrix(void* data, DType dtype, int64_t rows, int64_t columns, int64_t row, int64_t column) {
+  View v{};
+  v.data = data;
+  v.dtype = dtype;
+  v.rank = 2;
+  v.shape[0] = rows;
+  v.shape[1] = columns;
+  v.stride[0] = row;
+  v.stride[1] = column;
+  return v;
+}
+
+// Copies rows to a pitch of `padded` elements, zeros beyond their own.
+Status pad_rows(Gpu& gpu, const View& v, int64_t padded, void* memory) {
+  Status status;
+  View all = matrix(memory, v.dtype, v.shape[0], padded, padded, 1), inside = all;
+  inside.shape[1] = v.shape[1];
+  View beyond = all;
+  beyond.shape[1] = padded - v.shape[1];
+  beyond.data = static_cast<char*>(memory) + v.shape[1] * element_bytes(v.dtype);
+  if (beyond.shape[1] > 0) status = fill(gpu, beyond, 0);
+  return status.ok() ? copy(gpu, inside, v) : status;
+}
+
+// The rows as a kernel reads them, pitch `padded` elements: `v` itself where it lies so (packed rows do), else a copy.
+Status as_rows(Gpu& gpu, const View& v, int64_t padded, bool packed, const void** rows) {
+  const bool dense = (packed || v.shape[1] == padded) && v.stride[1] == 1 && (v.stride[0] == padded || v.shape[0] == 1);
+  if (dense && aligned16(v.data)) return *rows = v.data, Status{};
+  void* memory;
+  Status status = gpu.scratch(static_cast<size_t>(v.shape[0] * padded * element_bytes(v.dtype)), &memory);
+  if (!status.ok()) return status;
+  *rows = memory;
+  return pad_rows(gpu, v, padded, memory);
+}
+
+// One product of matrices; out's columns may have any place.
+struct Problem {
+  View out, w, x;  // out [n][m], w [m][k], x [n][k]
+  const float* bias;
+  Activation activation;
+  bool packed;  // w is what pack() made: its padding is zeros
+};
+
+template <class T, class Out>
+Status run_mma(Gpu& gpu, const void* w, const void* x, int m, int n, int row_bytes, const Epilogue<Out>& epilogue) {
+  using C = MmaConfig<T, 128, 64, 64, 32, 3>;
+  const auto *const weights = static_cast<const uint8_t*>(w), *const tokens = static_cast<const uint8_t*>(x);
+  const dim3 grid(static_cast<unsigned>((m + 127) / 128), static_cast<unsigned>((n + 63) / 64));
+#ifdef __CUDACC__
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(matmul_mma<C, Epilogue<Out>>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::kSharedBytes);
+  if (allowed != cudaSuccess) return Status::error(Code::device, "matmul: %s", cudaGetErrorString(allowed));
+#endif
+  CU_LAUNCH((matmul_mma<C, Epilogue<Out>>), grid, dim3(C::kThreads), C::kSharedBytes, gpu.stream(), weights, tokens, m, n,
+            row_bytes, epilogue);
+  return gpu.launched("matmul");
+}
+
+template <class Out>
+Epilogue<Out> epilogue_of(const Problem& p, void* out, Activation activation) {
+  return {nullptr, nullptr, p.bias, activation, static_cast<typename Stored<Out>::Element*>(out)};
+}
+
+Status run_kernel(Gpu& gpu, const Problem& p, DType out_type, void* out, Activation activation, const void* w, const void* x, int k) {
+  const int m = static_cast<int>(p.w.shape[0]), n = static_cast<int>(p.x.shape[0]);
+  const bool to_float = out_type == DType::float32_;
+  switch (p.w.dtype) {
+    case DType::float32_: {
+      const auto *const weights = static_cast<const float*>(w), *const tokens = static_cast<const float*>(x);
+      const auto epilogue = epilogue_of<float>(p, out, activation);
+      const dim3 grid(static_cast<unsigned>((m + kSimtTile - 1) / kSimtTile), static_cast<unsigned>((n + kSimtTile - 1) / kSimtTile));
+      CU_LAUNCH((matmul_simt<Epilogue<float>>), grid, dim3(kSimtThreads), kSimtSharedBytes, gpu.stream(), weights, tokens, m, n, k,
+                epilogue);
+      return gpu.launched("matmul");
+    }
+    case DType::float16_:
+      return to_float ? run_mma<cu::f16>(gpu, w, x, m, n, 2 * k, epilogue_of<float>(p, out, activation))
+                      : run_mma<cu::f16>(gpu, w, x, m, n, 2 * k, epilogue_of<cu::f16>(p, out, activation));
+    case DType::bfloat16_:
+      return to_float ? run_mma<cu::bf16>(gpu, w, x, m, n, 2 * k, epilogue_of<float>(p, out, activation))
+                      : run_mma<cu::bf16>(gpu, w, x, m, n, 2 * k, epilogue_of<cu::bf16>(p, out, activation));
+    default: return no_kernel("matmul", p.w.dtype);
+  }
+}
+
+Status activate(Gpu& gpu, Activation activation, const View& v) {
+  switch (activation) {
+    case Activation::gelu: return gelu(gpu, v, v);
+    case Activation::sigmoid: return sigmoid(gpu, v, v);
+    case Activation::tanh: return tanh(gpu, v, v);
+    default: return Status{};
+  }
+}
+
+Status multiply(Gpu& gpu, const Problem& p) {
+  const int64_t m = p.w.shape[0], n = p.x.shape[0], k = p.w.shape[1];
+  const int64_t unit = 16 / element_bytes(p.w.dtype), padded = (k + unit - 1) / unit * unit;
+  if (m >= 1 << 30 || n >= 65535 * 64 || padded >= 1 << 28) return too_many("matmul", m * n);
+  const void *w, *x;
+  Status status = as_rows(gpu, p.w, padded, p.packed, &w);
+  if (status.ok()) status = as_rows(gpu, p.x, padded, false, &x);
+  if (!status.ok()) return status;
+  // The epilogue knows none, relu and silu. The others follow apart, on float32: one rounding, as if they were fused.
+  const bool fused = p.activation == Activation::none || p.activation == Activation::relu || p.activation == Activation::silu;
+  const bool direct = contiguous(p.out) && aligned16(p.out.data) && (fused || p.out.dtype == DType::float32_);
+  View result = p.out;
+  if (!direct) {
+    const DType type = fused ? p.out.dtype : DType::float32_;
+    void* memory;
+    status = gpu.scratch(static_cast<size_t>(n * m * element_bytes(type)), &memory);
+    if (!status.ok()) return status;
+    result = matrix(memory, type, n, m, m, 1);
+  }
+  status = run_kernel(gpu, p, result.dtype, result.data, fused ? p.activation : Activation::none, w, x, static_cast<int>(padded));
+  if (status.ok() && !fused) status = activate(gpu, p.activation, result);
+  return status.ok() && !direct ? copy(gpu, p.out, result) : status;
+}
+
+Status run_matmul(Gpu& gpu, const View& out, const View& a, const View& b, const OptView& bias, i64 activation, bool packed) {
+  const int rank = out.rank;
+  REQUIRE(rank >= 2 && a.rank == rank && b.rank == rank && a.dtype == b.dtype);
+  REQUIRE(activation >= 0 && activation <= static_cast<i64>(Activation::tanh));
+  REQUIRE(out.dtype == a.dtype || out.dtype == DType::float32_);
+  const int64_t n = out.shape[rank - 2], m = out.shape[rank - 1], k = a.shape[rank - 1];
+  REQUIRE(a.shape[rank - 2] == n && b.shape[rank - 2] == k && b.shape[rank - 1] == m && holds_bias(bias, m));
+  if (!is_floating(a.dtype)) return no_kernel("matmul", a.dtype);
+  int64_t batches = 1;
+  for (int i = 0; i < rank - 2; i++) {
+    REQUIRE(a.shape[i] == out.shape[i] && b.shape[i] == out.shape[i]);
+    batches *= out.shape[i];
+  }
+  if (count(out) == 0) return Status{};
+  const void* bias_row = data_of<float>(bias);
+  if (bias_row && !aligned16(bias_row)) {
+    Status status = as_rows(gpu, matrix(bias.data, DType::float32_, 1, m, m, 1), m, false, &bias_row);
+    if (!status.ok()) return status;
+  }
+  for (int64_t batch = 0; batch < batches; batch++) {
+    int64_t at[3] = {}, rest = batch;
+    const View* views[3] = {&out, &a, &b};
+    for (int i = rank - 3; i >= 0; rest /= out.shape[i--])
+      for (int v = 0; v < 3; v++) at[v] += rest % out.shape[i] * views[v]->stride[i];
+    auto start = [&](int v) { return static_cast<char*>(views[v]->data) + at[v] * element_bytes(views[v]->dtype); };
+    Problem p;
+    p.out = matrix(start(0), out.dtype, n, m, out.stride[rank - 2], out.stride[rank - 1]);
+    p.x = matrix(start(1), a.dtype, n, k, a.stride[rank - 2], a.stride[rank - 1]);
+    p.w = matrix(start(2), b.dtype, m, k, b.stride[rank - 1], b.stride[rank - 2]);
+    p.bias = static_cast<const float*>(bias_row);
+    p.activation = static_cast<Activation>(activation);
+    p.packed = packed;
+    const Status status = multiply(gpu, p);
+    if (!status.ok()) return status;
+  }
+  return Status{};
+}
+// What pack() makes of b [k, n]: its columns as rows, one after the other, padded with zeros to whole 16 bytes.
+int64_t packed_row(DType dtype, int64_t k) {
+  const int64_t unit = 16 / element_bytes(dtype);
+  return (k + unit - 1) / unit * unit;
+}
+
+}  // namespace
+
+Status matmul(Gpu& gpu, View out, View a, View b, OptView bias, i64 activation) {
+  return run_matmul(gpu, out, a, b, bias, activation, false);
+}
+
+Status matmulPacked(Gpu& gpu, View out, View a, View packed, OptView bias, i64 activation) {
+  REQUIRE(out.rank >= 2 && a.rank == out.rank && is_floating(a.dtype));
+  const int64_t k = a.shape[a.rank - 1], n = out.shape[out.rank - 1], row = packed_row(a.dtype, k);
+  REQUIRE(holds_packed(packed, n * row * element_bytes(a.dtype)));
+  View b = out;  // the same matrix for every batch
+  b.data = packed.data;
+  b.dtype = a.dtype;
+  for (int i = 0; i < b.rank; i++) b.stride[i] = 0;
+  b.shape[b.rank - 2] = k;
+  b.stride[b.rank - 2] = 1;
+  b.stride[b.rank - 1] = row;
+  return run_matmul(gpu, out, a, b, bias, activation, true);
+}
+
+Status pack(Gpu& gpu, View packed, View b) {
+  if (!is_floating(b.dtype)) return no_kernel("pack", b.dtype);
+  const int64_t k = b.shape[0], n = b.shape[1], row = packed_row(b.dtype, k);
+  REQUIRE(b.rank == 2 && holds_packed(packed, n * row * element_bytes(b.dtype)));
+  return pad_rows(gpu, matrix(b.data, b.dtype, n, k, b.stride[1], b.stride[0]), row, packed.data);
+}
+
+}  // namespace ops
+}  // namespace cuda
+}  // namespace kerf

@@ -1,0 +1,157 @@
+/** What a GPU is to a program: names, moving, mixing, errors; on the emulated device, and without one. */
+
+import {
+  add,
+  arange,
+  crossEntropy,
+  device,
+  info,
+  manualSeed,
+  matmul,
+  mul,
+  nn,
+  ones,
+  optim,
+  pack,
+  quant,
+  rand,
+  randn,
+  sum,
+  tensor,
+} from 'kerf'
+import t from 'tap'
+import { noDevice, root } from './emulated'
+import { run } from './programs'
+
+const skip = noDevice
+
+t.test('there and back, with gradients', { skip }, async (t) => {
+  const x = tensor(
+    [
+      [1, 2, 3],
+      [4, 5, 6],
+    ],
+    { requiresGrad: true },
+  )
+  const there = x.to('cuda')
+  t.equal(there.device, 'cuda:0')
+  t.equal(there.to('cuda:0'), there)
+  t.same(there.arraySync(), x.arraySync())
+  t.same(await there.transpose().array(), await x.transpose().array())
+  t.same(there.to('cuda:1').to('cpu').arraySync(), x.arraySync())
+  sum(mul(there, there)).backward()
+  t.equal(x.grad?.device, 'cpu')
+  t.same(x.grad?.arraySync(), [
+    [2, 4, 6],
+    [8, 10, 12],
+  ])
+  t.same(tensor([1n, 2n], { device: 'cuda' }).to('float16').to('cpu').arraySync(), [1, 2])
+  t.equal(ones([2], { device: 'cuda:1' }).device, 'cuda:1')
+  t.same(device('cuda:1'), { type: 'cuda', name: 'cuda:1', description: 'emulated' })
+  t.equal(info().cuda.devices.length, 2)
+})
+
+t.test('larger than the staging pieces', { skip }, (t) => {
+  const n = (9 << 20) / 4 + 3 // more than 8 MiB, not whole
+  t.same(arange(0, n, 1).to('cuda').dataSync().subarray(-3), Float32Array.of(n - 3, n - 2, n - 1))
+  t.end()
+})
+
+t.test('the same random numbers as on the CPU', { skip }, (t) => {
+  const makers = { rand: rand as typeof randn, randn }
+  for (const [name, make] of Object.entries(makers)) {
+    for (const dtype of ['float32', 'float16', 'bfloat16'] as const) {
+      manualSeed(5)
+      const want = make([1001], { dtype }).dataSync()
+      manualSeed(5)
+      t.same(make([1001], { dtype, device: 'cuda' }).dataSync(), want, `${name} ${dtype}`)
+    }
+  }
+  t.end()
+})
+
+t.test('devices do not mix, and nothing runs on the CPU unasked', { skip }, (t) => {
+  const [here, there] = [ones([2, 2]), ones([2, 2], { device: 'cuda' })]
+  const mixed = (message: string) => ({ name: 'DeviceError', code: 'ERR_DEVICE', message })
+  t.throws(() => add(there, here), mixed('add: its tensors are on cuda:0 and cpu: to() brings them together'))
+  t.throws(() => matmul(here, there), mixed('matmul: its tensors are on cpu and cuda:0: to() brings them together'))
+  t.throws(() => matmul(there, ones([2, 2], { device: 'cuda:1' })), {
+    code: 'ERR_DEVICE',
+    message: /cuda:0 and cuda:1/,
+  })
+  t.throws(() => crossEntropy(there, tensor([0n, 1n])), { code: 'ERR_DEVICE', message: /^crossEntropy: .* cpu/ })
+  t.throws(() => quant.dynamicQuantizeLinear(there), mixed('dynamicQuantize: no CUDA kernel yet'))
+  t.throws(() => there.to('cuda:7'), mixed('to: no cuda:7: there are 2 devices'))
+  t.same(
+    add(there, 1).arraySync(),
+    [
+      [2, 2],
+      [2, 2],
+    ],
+    'and all goes on',
+  )
+  t.end()
+})
+
+t.test('packed weights, modules, masks and optimizers move along', { skip }, (t) => {
+  const x = randn([3, 20])
+  const w = randn([20, 7])
+  const apart = matmul(x, w).dataSync() as Float32Array
+  const packed = matmul(x.to('cuda'), pack(w.to('cuda'))).dataSync() as Float32Array
+  for (const [i, value] of packed.entries()) {
+    // 20 products of standard normal numbers, each sum within 20 roundings of its magnitudes: below 100
+    t.ok(Math.abs(value - (apart[i] as number)) <= 2 * 20 * 2 ** -24 * 100)
+  }
+  const layer = new nn.Linear(4, 2)
+  layer.weight.mask = tensor([
+    [true, false, true, true],
+    [true, true, true, false],
+  ])
+  layer.to('cuda')
+  t.same([layer.weight.device, layer.bias?.device, layer.weight.mask?.device], ['cuda:0', 'cuda:0', 'cuda:0'])
+  const adam = new optim.Adam(layer.parameters(), { lr: 0.1 })
+  sum(layer.forward(ones([1, 4], { device: 'cuda' }))).backward()
+  adam.step()
+  const after = layer.weight.dataSync()
+  t.same([after[1], after[7]], [0, 0], 'what the mask prunes stays 0')
+  t.same(layer.to('cpu').weight.dataSync(), after)
+  t.end()
+})
+
+t.test('disposed memory is used again, in the order of the program', { skip }, async (t) => {
+  let x = ones([1000], { device: 'cuda' })
+  for (let i = 0; i < 100; i++) {
+    const next = add(x, 1)
+    x.dispose()
+    x = next
+  }
+  t.ok((await x.data()).every((v) => v === 101))
+})
+
+const programs: Record<string, string> = {
+  off: "console.log(kerf.info().cuda.reason); try { kerf.ones([1]).to('cuda') } catch (e) { console.log(e.code, e.message) }",
+  // A launch goes wrong: reported by the promise, the process lives and the CPU works.
+  fault: `(async () => {
+    const x = kerf.ones([4], { device: 'cuda' })
+    await kerf.add(x, 1).data().catch((e) => console.log(e.code, e.message))
+    try { kerf.add(x, 1).dataSync() } catch (e) { console.log(e.code, e.message) }
+    console.log(String(kerf.add(kerf.ones([2]), 1).dataSync()))
+  })()`,
+}
+const program = (name: string, environment: Record<string, string>) =>
+  run(process.execPath, ['-e', `const kerf = require('kerf'); ${programs[name]}`], root, environment)
+
+t.test('KERF_CUDA=0 says so', async (t) => {
+  const { code, text } = await program('off', { KERF_CUDA: '0' })
+  t.equal(code, 0)
+  t.same(text.trim().split('\n'), ['KERF_CUDA=0', 'ERR_DEVICE to: no CUDA device: KERF_CUDA=0'])
+})
+
+t.test('a kernel that fails is a rejected promise, and the process lives', { skip }, async (t) => {
+  const { code, text, errors } = await program('fault', { KERF_EMULATOR_FAULT: '2' })
+  t.equal(code, 0, errors)
+  const [first, second, last] = text.trim().split('\n')
+  t.match(first, /^ERR_DEVICE .*a fault that was asked for/)
+  t.match(second, /^ERR_DEVICE .*a fault that was asked for/)
+  t.equal(last, '2,2')
+})

@@ -1,0 +1,144 @@
+// What the driver code of native/cuda/ uses of the CUDA runtime, on the emulated device: everything runs at once, on the calling
+// thread. A mistake that the emulator reports is what an illegal access is on a GPU: the context is lost, every later call
+// answers the error.
+//
+// KERF_EMULATOR_FAULT=<n> in the environment makes the n-th launch such a mistake.
+#pragma once
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "emulator.h"
+
+#define CUDART_VERSION 13000
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoDevice = 100,
+  cudaErrorLaunchFailure = 719
+};
+using cudaStream_t = int*;
+using cudaEvent_t = int*;
+using cudaMemPool_t = int*;
+enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2 };
+enum { cudaMemAllocationTypePinned = 1, cudaMemLocationTypeDevice = 1, cudaMemPoolAttrReleaseThreshold = 4 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+struct cudaMemPoolProps {
+  int allocType;
+  struct { int type, id; } location;
+};
+struct cudaDeviceProp {
+  char name[256];
+  size_t totalGlobalMem;
+  int major, minor;
+};
+
+namespace cu::emu {
+
+// Two devices, so that tensors on different ones can meet.
+constexpr int kDevices = 2;
+constexpr size_t kDeviceBytes = size_t{4} << 30;
+inline std::mutex device_mutex;  // the machine is one; each device's calls come one at a time, but there are several
+inline size_t device_bytes = 0;
+
+// As on a GPU, what a kernel did wrong shows when the host next waits, and for ever after.
+inline bool fault_seen = false;
+inline bool faulty() { return !machine.reports.empty(); }
+inline cudaError_t state() { return fault_seen ? cudaErrorLaunchFailure : cudaSuccess; }
+
+inline void fail_on_purpose() {
+  static const char* text = getenv("KERF_EMULATOR_FAULT");
+  static int left = text ? atoi(text) : 0;
+  if (left > 0 && --left == 0) report("a fault that was asked for");
+}
+
+// The launch of a program that looks for speed and for mistakes, not for what accesses cost.
+template <class Kernel>
+void launch_on_device(dim3 grid, dim3 block, size_t shared_bytes, Kernel&& kernel) {
+  std::lock_guard<std::mutex> lock(device_mutex);
+  if (faulty()) return;
+  machine.options = {0, true, false};
+  fail_on_purpose();
+  launch(grid, block, shared_bytes, kernel);
+}
+
+inline cudaError_t copy_checked(void* to, const void* from, size_t bytes, const void* device) {
+  std::lock_guard<std::mutex> lock(device_mutex);
+  if (bytes) check_global(device, bytes, "copy");
+  if (!faulty()) memcpy(to, from, bytes);
+  return state();
+}
+
+}  // namespace cu::emu
+
+#undef CU_LAUNCH
+#define CU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  ((void)(stream), ::cu::emu::launch_on_device(grid, block, shared_bytes, [=] { kernel(__VA_ARGS__); }))
+
+inline cudaError_t cudaGetDeviceCount(int* count) { return *count = cu::emu::kDevices, cudaSuccess; }
+inline cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device < 0 || device >= cu::emu::kDevices) return cudaErrorNoDevice;
+  *properties = {"emulated", cu::emu::kDeviceBytes, 9, 0};
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int device) {
+  return device >= 0 && device < cu::emu::kDevices ? cudaSuccess : cudaErrorNoDevice;
+}
+inline cudaError_t cudaGetLastError() {
+  std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
+  return cu::emu::state();
+}
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorLaunchFailure      ? cu::emu::machine.first_report.c_str()
+         : error == cudaErrorMemoryAllocation ? "out of memory"
+                                              : "no such device";
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, int) { return cudaSuccess; }
+inline cudaError_t cudaMemPoolCreate(cudaMemPool_t*, const cudaMemPoolProps*) { return cudaSuccess; }
+inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void*) { return cudaSuccess; }
+inline cudaError_t cudaHostAlloc(void** memory, size_t bytes, int) {
+  return *memory = malloc(bytes), *memory ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaMallocFromPoolAsync(void** memory, size_t bytes, cudaMemPool_t, cudaStream_t) {
+  std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
+  if (cu::emu::state() != cudaSuccess) return cu::emu::state();
+  bytes = (std::max<size_t>(bytes, 1) + 255) / 256 * 256;
+  if (cu::emu::device_bytes + bytes > cu::emu::kDeviceBytes) return cudaErrorMemoryAllocation;
+  *memory = aligned_alloc(256, bytes);
+  if (!*memory) return cudaErrorMemoryAllocation;
+  memset(*memory, 0xff, bytes);  // NaN in every float format
+  cu::emu::machine.buffers[static_cast<uint8_t*>(*memory)] = bytes;
+  cu::emu::device_bytes += bytes;
+  return cudaSuccess;
+}
+inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
+  std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
+  auto found = cu::emu::machine.buffers.find(static_cast<uint8_t*>(memory));
+  if (found == cu::emu::machine.buffers.end()) {
+    cu::emu::report("memory freed that was not allocated");
+    return cu::emu::state();
+  }
+  cu::emu::device_bytes -= found->second;
+  cu::emu::machine.buffers.erase(found);
+  free(memory);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  return cu::emu::copy_checked(to, from, bytes, kind == cudaMemcpyHostToDevice ? to : from);
+}
+inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
+  std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
+  if (bytes) cu::emu::check_global(memory, bytes, "memset");
+  if (!cu::emu::faulty()) memset(memory, value, bytes);
+  return cu::emu::state();
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, int) { return *event = new int, cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
+  cu::emu::fault_seen = cu::emu::faulty();
+  return cu::emu::state();
+}

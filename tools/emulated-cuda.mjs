@@ -1,0 +1,59 @@
+// Builds the emulated CUDA device, build-emulated/libkerf_cuda.so: the kernels and the driver code of native/cuda/ compiled by
+// g++ against test/cuda/emulator/. Only the tests use it (KERF_CUDA=emulate). Does nothing where it is up to date.
+//
+// Exits with 3 and a reason where it cannot be built: no g++, or not an x64 CPU (the emulator switches stacks in its assembly).
+import { spawn, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { filesBelow, root } from './setup.mjs'
+
+const folder = path.join(root, 'build-emulated')
+const library = path.join(folder, 'libkerf_cuda.so')
+
+function unable(reason) {
+  console.log(`skipped: ${reason}`)
+  process.exit(3)
+}
+
+const inputs = ['native/core', 'native/cuda', 'test/cuda/emulator'].flatMap((below) => filesBelow(below)).sort()
+const sources = inputs
+  .filter((file) => /^native\/cuda\/(drivers\/)?\w+\.cu$/.test(file))
+  .concat('native/core/status.cc')
+const flags = ['-std=c++20', '-O1', '-fPIC', '-fvisibility=hidden', '-fno-exceptions', '-ffp-contract=off', '-DNDEBUG']
+const warnings = ['-Wall', '-Wextra', '-Wno-unknown-pragmas', '-Wno-maybe-uninitialized']
+const includes = ['-I.', '-Itest/cuda/emulator', '-include', 'test/cuda/emulator/cuda_emulated.h']
+
+function digest() {
+  const hash = createHash('sha256').update([...flags, ...includes].join(' '))
+  for (const file of inputs) hash.update(file).update(readFileSync(path.join(root, file)))
+  return hash.digest('hex')
+}
+
+function run(args) {
+  return new Promise((resolve, reject) => {
+    const child = spawn('g++', args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
+    child.on('close', (code) => (code === 0 ? resolve() : reject(new Error(`g++ ${args.join(' ')} failed`))))
+  })
+}
+
+if (process.arch !== 'x64') unable('not an x64 CPU')
+if (spawnSync('g++', ['--version']).status !== 0) unable('no g++')
+const stamp = path.join(folder, 'stamp')
+const current = digest()
+if (!existsSync(library) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== current) {
+  mkdirSync(folder, { recursive: true })
+  const queue = [...sources]
+  const objects = sources.map((source) => path.join(folder, `${path.basename(source)}.o`))
+  const worker = async () => {
+    for (let source = queue.shift(); source !== undefined; source = queue.shift()) {
+      const object = path.join(folder, `${path.basename(source)}.o`)
+      await run([...flags, ...warnings, ...includes, '-x', 'c++', '-c', source, '-o', object])
+    }
+  }
+  await Promise.all([worker(), worker()])
+  // Renamed into place: a process that has the old one open keeps it.
+  await run(['-shared', '-Wl,-z,defs', ...objects, '-o', `${library}.new`, '-lpthread'])
+  renameSync(`${library}.new`, library)
+  writeFileSync(stamp, current)
+}
