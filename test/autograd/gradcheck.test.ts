@@ -17,6 +17,7 @@ for (const example of cases) {
 const exempt = new Set([
   'detach', // passes none
   'dropout', // random: test/ops checks it against its mask
+  'to', // between devices: test/cuda/device.test.ts
 ])
 
 t.test('every op that calls taped() with a name has a case', (t) => {
