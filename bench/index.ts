@@ -21,7 +21,7 @@ export const suites: BenchModule['suites'] = {
   sparse: 'layers of sparse weights, against dense float32',
   ops: 'what one call costs',
   loop: 'how late the event loop runs',
-  train: 'a training step of LeNet-300-100',
+  train: 'training steps of LeNet-300-100, LeNet-5 and a wide MLP',
 }
 
 export async function run(options: BenchOptions, progress: Progress): Promise<BenchReport> {

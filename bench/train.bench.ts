@@ -1,13 +1,13 @@
 /**
- * A training step of LeNet-300-100: forward, loss, backward, AdamW; batch of 64. In float32 (peers by hand: bench/peers/), and
- * in mixed precision against that.
+ * A training step: forward, loss, backward, AdamW; batch of 64. In float32 (peers by hand: bench/peers/), and in mixed
+ * precision against that.
  */
 import { autocast } from '#lib/amp/index'
 import type { BenchOptions, BenchRow } from '#lib/cli/report'
 import '#lib/fluent'
 import { addon } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
-import { Linear, ReLU, Sequential } from '#lib/nn/index'
+import { Conv2d, Flatten, Linear, MaxPool2d, type Module, ReLU, Sequential } from '#lib/nn/index'
 import { rand, tensor } from '#lib/ops/create'
 import { crossEntropy } from '#lib/ops/loss'
 import { AdamW } from '#lib/optim/index'
@@ -19,11 +19,45 @@ const BATCH = 64
 const dtypes = ['float32', 'bfloat16'] as const
 type TrainDType = (typeof dtypes)[number]
 
+interface Net {
+  name: string
+  why: string
+  shape: number[]
+  make(): Module
+}
+
+const nets: Net[] = [
+  {
+    name: 'LeNet-300-100',
+    why: 'everything together: matmul, loss, autograd, optimizer, and the memory between them',
+    shape: [BATCH, 784],
+    make: () => new Sequential(new Linear(784, 300), new ReLU(), new Linear(300, 100), new ReLU(), new Linear(100, 10)),
+  },
+  {
+    name: 'LeNet-5',
+    why: 'the same with convolutions and pooling',
+    shape: [BATCH, 1, 28, 28],
+    make: () =>
+      new Sequential(
+        ...[new Conv2d(1, 6, 5, { padding: 2 }), new ReLU(), new MaxPool2d(2)],
+        ...[new Conv2d(6, 16, 5), new ReLU(), new MaxPool2d(2), new Flatten()],
+        ...[new Linear(400, 120), new ReLU(), new Linear(120, 84), new ReLU(), new Linear(84, 10)],
+      ),
+  },
+  {
+    name: 'MLP 1024-2048-2048-10',
+    why: 'bound by its products',
+    shape: [BATCH, 1024],
+    make: () =>
+      new Sequential(new Linear(1024, 2048), new ReLU(), new Linear(2048, 2048), new ReLU(), new Linear(2048, 10)),
+  },
+]
+
 /** Steps of a model of its own; bfloat16 is autocast over float32 weights. */
-function steps(dtype: TrainDType): Contender {
-  const model = new Sequential(new Linear(784, 300), new ReLU(), new Linear(300, 100), new ReLU(), new Linear(100, 10))
+function steps(net: Net, dtype: TrainDType): Contender {
+  const model = net.make()
   const optimizer = new AdamW(model.parameters(), { lr: 1e-3 })
-  const x = rand([BATCH, 784])
+  const x = rand(net.shape)
   const labels = tensor(
     Array.from({ length: BATCH }, (_, i) => i % 10),
     { dtype: 'int64' },
@@ -42,21 +76,19 @@ function steps(dtype: TrainDType): Contender {
   }
 }
 
-async function step(options: BenchOptions, threads: number, dtype: TrainDType): Promise<BenchRow> {
+async function step(options: BenchOptions, threads: number, net: Net, dtype: TrainDType): Promise<BenchRow> {
   const mixed = dtype !== 'float32'
   return measureRow(
     {
       suite: 'train',
-      name: `LeNet-300-100 step, batch 64, AdamW${mixed ? `, autocast to ${dtype}` : ''}`,
-      why: mixed
-        ? 'what 16-bit products gain in a whole step, less the casts of the weights'
-        : 'everything together: matmul, loss, autograd, optimizer, and the memory between them',
+      name: `${net.name} step, batch 64, AdamW${mixed ? `, autocast to ${dtype}` : ''}`,
+      why: mixed ? 'what 16-bit products gain in a whole step, less the casts of the weights' : net.why,
       dtype,
-      shape: [BATCH, 784],
+      shape: net.shape,
       threads,
       kernel: null,
-      contender: steps(dtype),
-      ...(mixed ? { baseline: { name: 'float32', contender: steps('float32') } } : {}),
+      contender: steps(net, dtype),
+      ...(mixed ? { baseline: { name: 'float32', contender: steps(net, 'float32') } } : {}),
     },
     options,
   )
@@ -64,12 +96,14 @@ async function step(options: BenchOptions, threads: number, dtype: TrainDType): 
 
 export function trainCases(options: BenchOptions): Case[] {
   if (options.shapes.length > 0) return []
-  return dtypes
-    .filter((dtype) => asked(options, 'train', dtype))
-    .flatMap((dtype) =>
-      threadCounts(options).map((threads) => ({
-        name: `LeNet-300-100 step in ${dtype}, ${threads} threads`,
-        run: () => withThreads(threads, addon.machine().target, () => step(options, threads, dtype)),
-      })),
-    )
+  return nets.flatMap((net) =>
+    dtypes
+      .filter((dtype) => asked(options, 'train', dtype))
+      .flatMap((dtype) =>
+        threadCounts(options).map((threads) => ({
+          name: `${net.name} step in ${dtype}, ${threads} threads`,
+          run: () => withThreads(threads, addon.machine().target, () => step(options, threads, net, dtype)),
+        })),
+      ),
+  )
 }

@@ -136,9 +136,9 @@ t.test('docs/amp.md', (t) => {
 t.test('docs/images.md', (t) => {
   const { source, lines } = run(t, 'docs/images.md')
   const promised = [...source.matchAll(/\.shape\) \/\/ \[(.*)\]/g)].map((match) => match[1])
-  t.equal(promised.length, 5)
+  t.equal(promised.length, 7)
   t.same(
-    lines.slice(0, 5).map((line) => line.replace(/[[\] ]/g, '')),
+    lines.slice(0, 7).map((line) => line.replace(/[[\] ]/g, '')),
     promised.map((shape) => shape?.replace(/ /g, '')),
   )
   t.match(lines.join(' '), /'0\.runningMean',\s*'0\.runningVar',\s*'0\.numBatchesTracked'/)

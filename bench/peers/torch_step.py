@@ -1,4 +1,4 @@
-"""The training step of train.bench.ts on PyTorch: milliseconds a step, best and median of short bursts.
+"""The training steps of train.bench.ts on PyTorch: milliseconds a step, best and median of short bursts.
 
     OMP_NUM_THREADS=1 python3 bench/peers/torch_step.py
 
@@ -11,27 +11,36 @@ import torch
 from torch import nn
 
 torch.manual_seed(1)
-model = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+nets = {
+    "LeNet-300-100": ((64, 784), lambda: nn.Sequential(
+        nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))),
+    "LeNet-5": ((64, 1, 28, 28), lambda: nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))),
+    "MLP 1024-2048-2048-10": ((64, 1024), lambda: nn.Sequential(
+        nn.Linear(1024, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 10))),
+}
 loss_of = nn.CrossEntropyLoss()
-x = torch.rand(64, 784)
 labels = torch.arange(64) % 10
 
+for name, (shape, make) in nets.items():
+    model = make()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    x = torch.rand(*shape)
 
-def step():
-    loss = loss_of(model(x), labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+    def step():
+        loss = loss_of(model(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
-
-for _ in range(50):
-    step()
-bursts = []
-for _ in range(40):
-    start = time.perf_counter()
-    for _ in range(10):
+    for _ in range(20):
         step()
-    bursts.append((time.perf_counter() - start) * 100)
-print(f"torch {torch.__version__}, {torch.get_num_threads()} threads: "
-      f"best {min(bursts):.3f} ms, median {statistics.median(bursts):.3f} ms a step")
+    bursts = []
+    for _ in range(40):
+        start = time.perf_counter()
+        for _ in range(5):
+            step()
+        bursts.append((time.perf_counter() - start) * 200)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {name}: "
+          f"best {min(bursts):.3f} ms, median {statistics.median(bursts):.3f} ms a step")
