@@ -50,8 +50,13 @@ export abstract class Convolution<Options extends Parameters & { groups?: number
   }
 
   // The sizes are the weight's own: pruning replaces it by a smaller one.
-  abstract get inChannels(): number
-  abstract get outChannels(): number
+  get inChannels(): number {
+    return (this.weight.shape[1] as number) * this.groups
+  }
+
+  get outChannels(): number {
+    return this.weight.shape[0] as number
+  }
 
   get kernelSize(): readonly number[] {
     return this.weight.shape.slice(2)
@@ -85,14 +90,6 @@ export class Conv2d extends Convolution<Conv2dOptions> {
     super([outChannels, inChannels / groups, ...checkPair('Conv2d', 'kernelSize', kernelSize, 1)], outChannels, options)
   }
 
-  get inChannels(): number {
-    return (this.weight.shape[1] as number) * this.groups
-  }
-
-  get outChannels(): number {
-    return this.weight.shape[0] as number
-  }
-
   forward(input: Tensor): Tensor {
     return conv2d(input, this.weight, this.bias, this.options)
   }
@@ -103,14 +100,6 @@ export class Conv1d extends Convolution<Conv1dLayerOptions> {
   constructor(inChannels: number, outChannels: number, kernelSize: number, options: Conv1dLayerOptions = {}) {
     const groups = channels('Conv1d', inChannels, outChannels, options.groups)
     super([outChannels, inChannels / groups, checkInteger('Conv1d', 'kernelSize', kernelSize, 1)], outChannels, options)
-  }
-
-  get inChannels(): number {
-    return (this.weight.shape[1] as number) * this.groups
-  }
-
-  get outChannels(): number {
-    return this.weight.shape[0] as number
   }
 
   forward(input: Tensor): Tensor {
@@ -132,11 +121,11 @@ export class ConvTranspose2d extends Convolution<ConvTranspose2dOptions> {
     )
   }
 
-  get inChannels(): number {
+  override get inChannels(): number {
     return this.weight.shape[0] as number
   }
 
-  get outChannels(): number {
+  override get outChannels(): number {
     return (this.weight.shape[1] as number) * this.groups
   }
 

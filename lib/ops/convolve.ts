@@ -77,24 +77,13 @@ export function geometryOf(op: string, x: Shape, w: Shape, options: ConvOptions)
   return { geometry: { stride, pad, dilation, up: [1, 1], groups }, size }
 }
 
+/** As ops.def lists them. */
+const stepsOf = ({ groups, stride, pad, dilation, up }: Geometry) =>
+  [groups, ...stride, ...pad, ...dilation, ...up] as const
+
 /** x by w to out, all contiguous and of one dtype; bias is float32. */
 export function run(out: Tensor, x: Tensor, w: Tensor, bias: Tensor | null, activation: number, g: Geometry): void {
-  native.conv2d(
-    out,
-    x,
-    w,
-    bias,
-    activation,
-    g.groups,
-    g.stride[0],
-    g.stride[1],
-    g.pad[0],
-    g.pad[1],
-    g.dilation[0],
-    g.dilation[1],
-    g.up[0],
-    g.up[1],
-  )
+  native.conv2d(out, x, w, bias, activation, ...stepsOf(g))
 }
 
 /** [O, C / groups, R, S] as the weights that take the outputs back to the inputs: [C, O / groups, R, S], taps turned round. */
@@ -121,19 +110,6 @@ export function gradOfInput(grad: Tensor, x: Tensor, w: Tensor, g: Geometry): Te
 /** The gradient for w, float32. */
 export function gradOfWeight(grad: Tensor, x: Tensor, w: Tensor, g: Geometry): Tensor {
   const dw = empty('float32', w.shape)
-  native.conv2dWeightGrad(
-    dw,
-    grad,
-    x,
-    g.groups,
-    g.stride[0],
-    g.stride[1],
-    g.pad[0],
-    g.pad[1],
-    g.dilation[0],
-    g.dilation[1],
-    g.up[0],
-    g.up[1],
-  )
+  native.conv2dWeightGrad(dw, grad, x, ...stepsOf(g))
   return dw
 }
