@@ -265,7 +265,9 @@ static bool run_conv(const ConvProblem& conv) {
                     (2.0 * static_cast<double>(x.m * x.k) / T::kFlopsPerNs + static_cast<double>(x.k) / 10);
   const int64_t threads = ns < kSerialNs ? 1 : pool_threads();
   Patches p;
-  if (!describe_patches(s, sizeof(In), threads == 1 ? 1 : min_of(4 * threads, static_cast<int64_t>(ns / kTaskNs) + 1), p)) return false;
+  // Weights that no cache holds are read once for every chunk: then one for each thread, else a few.
+  const int64_t tasks = x.m * x.words * 4 > kWeightsInL2 ? threads : 4 * threads;
+  if (!describe_patches(s, sizeof(In), threads == 1 ? 1 : min_of(tasks, static_cast<int64_t>(ns / kTaskNs) + 1), p)) return false;
   x.patches = &p;
   int32_t failed = 0;
   const auto run = [&](int64_t i) {
