@@ -7,14 +7,12 @@ import type { AnyModule } from './module'
 /** Names layers: their paths, paths of modules above them, regular expressions, or a function that says so. */
 export type LayerFilter<L = Linear> = readonly (string | RegExp)[] | ((path: string, layer: L) => boolean)
 
-/** Layers to leave alone. */
-export type Skip = LayerFilter
-
 function matcher<L>(
   op: string,
   name: string,
   filter: LayerFilter<L>,
   layers: readonly [string, L][],
+  kinds: string,
 ): (path: string, layer: L) => boolean {
   if (typeof filter === 'function') return filter
   if (!Array.isArray(filter))
@@ -26,7 +24,7 @@ function matcher<L>(
       throw new ArgumentError(`${op}: ${name} must hold paths or regular expressions, got ${show(rule)}`)
     if (!layers.some(([path]) => matches(rule, path)))
       throw new ArgumentError(
-        `${op}: ${name}: no Linear layer is at ${show(rule)}; there are ${layers.map(([path]) => `'${path}'`).join(', ') || 'none'}`,
+        `${op}: ${name}: no ${kinds} layer is at ${show(rule)}; there are ${layers.map(([path]) => `'${path}'`).join(', ') || 'none'}`,
       )
   }
   return (path) => filter.some((rule) => matches(rule, path))
@@ -54,8 +52,9 @@ export function layersOf<L extends AnyModule>(
   const plain = (layer: AnyModule) =>
     kinds.some((kind) => layer instanceof kind && layer.forward === kind.prototype.forward)
   const all = model.namedModules().filter((entry): entry is [string, L] => plain(entry[1]))
-  const included = include === undefined ? () => true : matcher(op, 'include', include, all)
-  const skipped = skip === undefined ? () => false : matcher(op, 'skip', skip, all)
+  const names = kinds.map(({ name }) => name).join(' or ')
+  const included = include === undefined ? () => true : matcher(op, 'include', include, all, names)
+  const skipped = skip === undefined ? () => false : matcher(op, 'skip', skip, all, names)
   return all.filter(([path, layer]) => included(path, layer) && !skipped(path, layer))
 }
 
