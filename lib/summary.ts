@@ -3,7 +3,7 @@ import { ArgumentError, show } from './core/errors'
 import { showPercent, textTable } from './core/text-table'
 import { countZeros } from './nn/model'
 import { type AnyModule, Module } from './nn/module'
-import { QuantizedLinear } from './nn/quantized-linear'
+import { QuantizedLayer } from './nn/quantized-layer'
 import { dequantize } from './ops/quantize'
 import { SparseLinear } from './prune/sparse-linear'
 import { noGrad, scope } from './tensor/context'
@@ -88,7 +88,7 @@ function weights(parameters: readonly Tensor[]): { count: number; zeros: number 
 }
 
 function weightsOf(module: AnyModule, parameters: readonly Tensor[]): { count: number; zeros: number } {
-  if (module instanceof QuantizedLinear) return quantizedWeights(module)
+  if (module instanceof QuantizedLayer) return quantizedWeights(module)
   if (module instanceof SparseLinear) return sparseWeights(module)
   return weights(parameters)
 }
@@ -100,7 +100,7 @@ function sparseWeights(layer: SparseLinear): { count: number; zeros: number } {
 }
 
 /** Its weights are buffers of packed integers: as many as the float layer had, 0 where they stand for 0. */
-function quantizedWeights(layer: QuantizedLinear): { count: number; zeros: number } {
+function quantizedWeights(layer: QuantizedLayer): { count: number; zeros: number } {
   return scope(() => {
     const dequantized = noGrad(() => dequantize(layer.quantizedWeight))
     return weights(layer.bias ? [dequantized, layer.bias] : [dequantized])

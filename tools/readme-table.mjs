@@ -1,19 +1,19 @@
-// Fills README's tables of measured figures from a result of `kerf bench --vs onnxruntime-node --json` or of
-// `npm run demo:prune -- --json` or of `npm run paper:hinton -- --json`, and draws the pruning job's curve:
+// Fills the tables of measured figures in README and docs/ from a result of `kerf bench --vs onnxruntime-node --json`, of
+// `npm run demo:prune -- --json` or of an `npm run paper:... -- --json`, and draws the pruning job's curve:
 //
 //   node tools/readme-table.mjs bench/results/NAME.json     take this result from now on
 //   node tools/readme-table.mjs --check                     fail unless tables and curve are what their results say
 //
-// The markers in README name the results, so that every figure there comes from a committed file.
+// The markers name the results, so that every figure there comes from a committed file.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { curve, table as prunedTable } from './digits-prune.mjs'
+import { cnnTable, mixedTable, togetherTable } from './fashion.mjs'
 import { table as distilledTable } from './hinton-mnist.mjs'
 import { markdownTable } from './markdown.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
-const readme = path.join(root, 'README.md')
 const digits = (x) => (x >= 1000 ? x.toFixed(0) : Number(x.toPrecision(3)).toString())
 const time = (us) => (us >= 1000 ? `${digits(us / 1000)} ms` : `${digits(us)} us`)
 const percent = (x) => `${x.toFixed(0)} %`
@@ -89,7 +89,7 @@ export function table(report) {
   return lines.join('\n')
 }
 
-/** What a marker may be called, which results are for it, and what becomes of them: text in README, a drawing beside it. */
+/** What a marker may be called, in README unless `page` says where, which results are for it, and what becomes of them. */
 const SECTIONS = [
   { name: 'measured', takes: (report) => report.example === undefined, table },
   {
@@ -99,6 +99,9 @@ const SECTIONS = [
     drawing: { file: 'docs/lottery-ticket.svg', draw: curve },
   },
   { name: 'distilled', takes: (report) => report.example === 'hinton-mnist', table: distilledTable },
+  { name: 'fashion', takes: (report) => report.example === 'fashion-cnn', table: cnnTable },
+  { name: 'mixed', page: 'docs/amp.md', takes: (report) => report.example === 'mixed-precision', table: mixedTable },
+  { name: 'together', takes: (report) => report.example === 'together', table: togetherTable },
 ]
 
 const read = (file) => JSON.parse(readFileSync(path.join(root, file), 'utf8'))
@@ -106,17 +109,20 @@ const read = (file) => JSON.parse(readFileSync(path.join(root, file), 'utf8'))
 /** The files that are not what the results say, and what they should be. `given` replaces the result of its section. */
 function changes(given) {
   const wanted = new Map()
-  let text = readFileSync(readme, 'utf8')
-  for (const { name, takes, table, drawing } of SECTIONS) {
+  for (const { name, page = 'README.md', takes, table, drawing } of SECTIONS) {
+    const target = path.join(root, page)
+    const text = wanted.get(target) ?? readFileSync(target, 'utf8')
     const marked = new RegExp(`<!-- ${name}: (.*?) -->\\n[\\s\\S]*?<!-- /${name} -->`)
     const found = marked.exec(text)
-    if (!found) throw new Error(`README.md: the markers of the ${name} table are gone`)
+    if (!found) throw new Error(`${page}: the markers of the ${name} table are gone`)
     const file = given !== undefined && takes(read(given)) ? given : found[1]
     const body = file === 'none' ? 'Not measured yet.' : table(read(file))
-    text = text.replace(marked, () => `<!-- ${name}: ${file} -->\n${body}\n<!-- /${name} -->`)
+    wanted.set(
+      target,
+      text.replace(marked, () => `<!-- ${name}: ${file} -->\n${body}\n<!-- /${name} -->`),
+    )
     if (drawing && file !== 'none') wanted.set(path.join(root, drawing.file), drawing.draw(read(file)))
   }
-  wanted.set(readme, text)
   return [...wanted].filter(([file, text]) => !existsSync(file) || readFileSync(file, 'utf8') !== text)
 }
 

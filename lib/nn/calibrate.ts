@@ -38,6 +38,7 @@ export interface Seen {
   gram: Float64Array | null
 }
 
+/** Channels are those of the last axis; a range takes inputs of any form, images too. */
 export interface Wanted {
   observer?: RangeObserver | null
   channels?: boolean

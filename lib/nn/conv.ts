@@ -63,11 +63,22 @@ export abstract class Convolution<Options extends Parameters & { groups?: number
   }
 
   override describe(): string {
-    const given = Object.entries(this.options).map(
-      ([name, value]) => `, ${name}=${Array.isArray(value) ? `[${value}]` : value}`,
-    )
-    return `${this.inChannels}, ${this.outChannels}, kernelSize=[${this.kernelSize}]${given.join('')}${this.bias ? '' : ', bias=false'}`
+    return describeConvolution(this)
   }
+}
+
+/** Sizes and options of a layer, for describe(). */
+export function describeConvolution(layer: {
+  inChannels: number
+  outChannels: number
+  kernelSize: readonly number[]
+  options: object
+  bias: Tensor | null
+}): string {
+  const given = Object.entries(layer.options).map(
+    ([name, value]) => `, ${name}=${Array.isArray(value) ? `[${value}]` : value}`,
+  )
+  return `${layer.inChannels}, ${layer.outChannels}, kernelSize=[${layer.kernelSize}]${given.join('')}${layer.bias ? '' : ', bias=false'}`
 }
 
 /** Checked channels; what `split` groups leave of the first. */

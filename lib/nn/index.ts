@@ -16,6 +16,7 @@ export {
   ConvTranspose2d,
   type ConvTranspose2dOptions,
 } from './conv'
+export { type FoldBatchNormOptions, foldBatchNorm } from './fold-batch-norm'
 export * as init from './init'
 export {
   Dropout,

@@ -3,7 +3,9 @@
  * share. A file may be hostile: what it says is checked before anything is allocated or replaced.
  */
 import { ArgumentError, FormatError, KerfError, show } from '../core/errors'
+import { sameShape, showShape } from '../core/shape'
 import type { Tensor } from '../tensor/tensor'
+import { Conv2d } from './conv'
 import { Linear } from './linear'
 import { checkModel, replaceLayer } from './model'
 import type { AnyModule } from './module'
@@ -11,11 +13,13 @@ import type { AnyModule } from './module'
 /** What metadata says of one thing, not yet checked. */
 export type Fields = Readonly<Record<string, unknown>>
 
-/** One kind of layer that takes the place of a Linear. */
-export interface LayerKind<L extends AnyModule, E> {
-  /** Of the metadata. */
-  key: string
+/** One kind of layer that takes the place of a float one, whose weight says its shape. */
+export interface LayerKind<L extends AnyModule, E, F extends FloatLayer = Linear> {
   type: abstract new (...args: never[]) => L
+  /** What it takes the place of. */
+  float: FloatKind<F>
+  /** As that of the float layer's weight. */
+  shape(layer: L): readonly number[]
   /** What a file says of a layer beside its shape. */
   describe(layer: L): E
   /**
@@ -23,9 +27,45 @@ export interface LayerKind<L extends AnyModule, E> {
    *
    * @throws KerfError that says what is wrong; which layer is added to it
    */
-  read(op: string, fields: Fields, shape: readonly [number, number]): E
-  /** A layer whose tensors have the right shapes, for loadStateDict() to fill. */
-  blank(op: string, entry: E, layer: Linear): L
+  read(op: string, fields: Fields, shape: readonly number[]): E
+  /**
+   * A layer whose tensors have the right shapes, for loadStateDict() to fill.
+   *
+   * @throws KerfError when the entry does not fit the float layer; which layer is added to it
+   */
+  blank(op: string, entry: E, layer: F): L
+}
+
+type FloatLayer = AnyModule & { readonly weight: Tensor }
+
+/** One kind of float layer; they are told apart by how many sizes their weights have. */
+export interface FloatKind<F extends FloatLayer> {
+  type: abstract new (...args: never[]) => F
+  /** How many sizes: in words too. */
+  rank: number
+  word: string
+  /** A layer with such a weight, for errors. */
+  show(shape: readonly number[]): string
+}
+
+export const linearKind: FloatKind<Linear> = {
+  type: Linear,
+  rank: 2,
+  word: 'two',
+  show: ([out, size]) => `Linear(${size}, ${out})`,
+}
+
+export const conv2dKind: FloatKind<Conv2d> = {
+  type: Conv2d,
+  rank: 4,
+  word: 'four',
+  show: (shape) => `Conv2d of weight ${showShape(shape)}`,
+}
+
+/** All kinds of layers that one key of the metadata tells of. */
+export interface LayerKinds {
+  key: string
+  kinds: readonly LayerKind<AnyModule, object, FloatLayer>[]
 }
 
 function fieldsOf(op: string, metadata: unknown, key: string): [string, unknown][] {
@@ -55,48 +95,54 @@ function reading<R>(op: string, where: string, read: () => R): R {
   }
 }
 
-/** All layers of a kind in a model. */
-export function layerMetadata<L extends AnyModule, E>(model: AnyModule, kind: LayerKind<L, E>): Record<string, string> {
+/** All layers of some kinds in a model. */
+export function layerMetadata(model: AnyModule, { key, kinds }: LayerKinds): Record<string, string> {
   checkModel('metadata', model)
   const layers = model.namedModules().flatMap(([path, layer]) => {
-    if (!(layer instanceof kind.type)) return []
-    const { outFeatures, inFeatures } = layer as unknown as { outFeatures: number; inFeatures: number }
-    return [[path, { shape: [outFeatures, inFeatures], ...kind.describe(layer) }] as const]
+    const kind = kinds.find(({ type }) => layer instanceof type)
+    return kind ? [[path, { shape: kind.shape(layer), ...kind.describe(layer) }] as const] : []
   })
-  return { [kind.key]: JSON.stringify(Object.fromEntries(layers)) }
+  return { [key]: JSON.stringify(Object.fromEntries(layers)) }
 }
 
 /**
  * Puts blank layers where the metadata has them, in place.
  *
- * @returns the model (a new layer when the model is itself a Linear)
+ * @returns the model (a new layer when the model is itself the float layer)
  * @throws FormatError for metadata that is damaged or does not fit the model; nothing has been changed then
  */
-export function applyLayerMetadata<M extends AnyModule, L extends AnyModule, E>(
+export function applyLayerMetadata<M extends AnyModule>(
   model: M,
   metadata: Readonly<Record<string, string>>,
-  kind: LayerKind<L, E>,
+  { key, kinds }: LayerKinds,
 ): M {
   const op = 'applyMetadata'
   checkModel(op, model)
-  const entries = fieldsOf(op, metadata, kind.key).map(([path, value]) => {
+  const entries = fieldsOf(op, metadata, key).map(([path, value]) => {
     const where = `layer '${path}'`
     const fields = (value ?? {}) as Fields
     const { shape } = fields
-    if (!(Array.isArray(shape) && shape.length === 2 && shape.every((n) => Number.isSafeInteger(n) && n >= 1)))
-      throw new FormatError(`${op}: ${where}: shape must be two sizes, got ${show(shape)}`)
-    const [out, size] = shape as [number, number]
-    const entry = reading(op, `${where}: `, () => kind.read(op, fields, [out, size]))
-    const layer = reading(op, '', () => model.getModule(path))
-    if (!(layer instanceof Linear) || layer.outFeatures !== out || layer.inFeatures !== size) {
-      const found =
-        layer instanceof Linear ? `Linear(${layer.inFeatures}, ${layer.outFeatures})` : layer.constructor.name
-      throw new FormatError(`${op}: ${where} must be Linear(${size}, ${out}), it is ${found}`)
+    const sizes: unknown[] = Array.isArray(shape) ? shape : []
+    const kind = kinds.find(({ float }) => float.rank === sizes.length)
+    if (!kind || !sizes.every((n) => Number.isSafeInteger(n) && (n as number) >= 1)) {
+      const ranks = kinds.map(({ float }) => float.word).join(' or ')
+      throw new FormatError(`${op}: ${where}: shape must be ${ranks} sizes, got ${show(shape)}`)
     }
-    return { entry, layer }
+    const wanted = sizes as number[]
+    const entry = reading(op, `${where}: `, () => kind.read(op, fields, wanted))
+    const layer = reading(op, '', () => model.getModule(path))
+    const float = kinds.find(({ float }) => layer instanceof float.type)?.float
+    const found = float ? (layer as FloatLayer).weight.shape : null
+    if (float !== kind.float || !found || !sameShape(found, wanted)) {
+      const is = float && found ? float.show(found) : layer.constructor.name
+      throw new FormatError(`${op}: ${where} must be ${kind.float.show(wanted)}, it is ${is}`)
+    }
+    return { where, kind, entry, layer: layer as FloatLayer }
   })
-  const made = entries.map(({ entry, layer }) => kind.blank(op, entry, layer))
-  return entries.reduce((result, { layer }, i) => replaceLayer(result, layer, made[i] as L), model)
+  const made = entries.map(({ where, kind, entry, layer }) =>
+    reading(op, `${where}: `, () => kind.blank(op, entry, layer)),
+  )
+  return entries.reduce((result, { layer }, i) => replaceLayer(result, layer, made[i] as AnyModule), model)
 }
 
 /** A value that is stored as several plain tensors. */

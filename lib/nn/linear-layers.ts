@@ -8,9 +8,6 @@ import type { AnyModule } from './module'
 /** Names layers: their paths, paths of modules above them, regular expressions, or a function that says so. */
 export type LayerFilter<L = Linear> = readonly (string | RegExp)[] | ((path: string, layer: L) => boolean)
 
-/** Layers to leave alone. */
-export type Skip = LayerFilter
-
 function matcher<L>(
   op: string,
   name: string,
@@ -44,14 +41,14 @@ interface Choice<L> {
  *
  * @param options.include only these; default all
  * @param options.skip not these, even if included; default none
- * @param what they are called in errors
+ * @param what they are called in errors; default the names of the kinds
  */
 export function layersOf<L extends AnyModule>(
   op: string,
   model: AnyModule,
   kinds: readonly (new (...args: never[]) => L)[],
   options: Choice<L> = {},
-  what = 'Linear',
+  what = kinds.map(({ name }) => name).join(' or '),
 ): [string, L][] {
   checkModel(op, model)
   const { include, skip } = options

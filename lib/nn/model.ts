@@ -1,9 +1,10 @@
 /** What the functions on whole models share. */
 import { ArgumentError, show } from '../core/errors'
+import { native } from '../native/call'
 import { eq } from '../ops/arithmetic'
 import { sum } from '../ops/reduce'
 import { noGrad, scope } from '../tensor/context'
-import type { Tensor } from '../tensor/tensor'
+import { changed, type Tensor } from '../tensor/tensor'
 import { type AnyModule, Module } from './module'
 
 /** Throws unless it is a Module. */
@@ -24,6 +25,12 @@ export function replaceLayer<M extends AnyModule>(model: M, old: AnyModule, laye
   return model
 }
 
+/** parameter = value, in place. */
+export function assign(parameter: Tensor, value: Tensor): void {
+  native.copy(parameter, value)
+  changed(parameter)
+}
+
 /** How many elements are 0. Waits in place for the answer. */
 export function countZeros(tensor: Tensor): number {
   return Number(noGrad(() => scope(() => sum(eq(tensor, 0)).item())))
@@ -37,4 +44,16 @@ export async function keepingModes<R>(models: readonly AnyModule[], fn: () => Pr
   } finally {
     for (const [module, mode] of modes) module.training = mode
   }
+}
+
+/** Says whether a layer or a parameter of it is in several places: what is changed in it changes elsewhere too. */
+export function sharing(model: AnyModule): (layer: AnyModule) => boolean {
+  const places = new Map<unknown, number>()
+  const count = (what: unknown) => places.set(what, (places.get(what) ?? 0) + 1)
+  for (const module of model.modules()) {
+    for (const [, child] of module.namedChildren()) count(child)
+    for (const [name, parameter] of module.namedParameters()) if (!name.includes('.')) count(parameter)
+  }
+  const several = (what: unknown) => (places.get(what) ?? 0) > 1
+  return (layer) => several(layer) || layer.parameters().some(several)
 }

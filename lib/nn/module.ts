@@ -125,8 +125,8 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
     const dict: StateDict = {}
     for (const [path, module] of pathsBelow(this)) {
       for (const [name, tensor] of module.#state()) {
-        dict[join(path, name)] = tensor
-        if (tensor instanceof Parameter && tensor.mask) dict[join(path, name) + MASK] = tensor.mask
+        dict[joinPath(path, name)] = tensor
+        if (tensor instanceof Parameter && tensor.mask) dict[joinPath(path, name) + MASK] = tensor.mask
       }
     }
     return dict
@@ -186,7 +186,7 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
       ]
       throw new ArgumentError(`loadStateDict: ${parts.filter(Boolean).join('; ')} ({ strict: false } loads the rest)`)
     }
-    for (const [path, module] of pathsBelow(this)) module.checkState(path, (name) => given.get(join(path, name)))
+    for (const [path, module] of pathsBelow(this)) module.checkState(path, (name) => given.get(joinPath(path, name)))
     for (const [name, tensor] of given) {
       const target = own.get(name) as Tensor
       if (target === tensor || masked(name)) continue
@@ -274,7 +274,7 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
 
   #entries<T>(of: (module: AnyModule) => [string, T][]): [string, T][] {
     return this.namedModules().flatMap(([path, module]) =>
-      of(module).map(([name, t]): [string, T] => [join(path, name), t]),
+      of(module).map(([name, t]): [string, T] => [joinPath(path, name), t]),
     )
   }
 
@@ -303,11 +303,12 @@ function ownParameters(module: AnyModule): [string, Parameter][] {
 function pathsBelow(module: AnyModule, path = '', above: readonly AnyModule[] = []): [string, AnyModule][] {
   if (above.includes(module)) throw new ArgumentError(`${module.constructor.name} at '${path}' contains itself`)
   const line = [...above, module]
-  const below = module.namedChildren().flatMap(([name, child]) => pathsBelow(child, join(path, name), line))
+  const below = module.namedChildren().flatMap(([name, child]) => pathsBelow(child, joinPath(path, name), line))
   return [[path, module], ...below]
 }
 
-function join(path: string, name: string): string {
+/** The path of what has this name in the module at a path. */
+export function joinPath(path: string, name: string): string {
   return path === '' ? name : `${path}.${name}`
 }
 

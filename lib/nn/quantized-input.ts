@@ -1,10 +1,10 @@
-/** How a layer of integer weights takes its input: what QuantizedLinear and SparseLinear have in common. */
+/** How a layer of integer weights takes its input: what QuantizedLinear, QuantizedConv2d and SparseLinear have in common. */
 import type { DType } from '../core/dtype'
 import { ArgumentError, DTypeError, FormatError, ShapeError, show } from '../core/errors'
 import { showShape } from '../core/shape'
 import { mul } from '../ops/arithmetic'
 import { zeros } from '../ops/create'
-import type { QuantizedLinearOptions } from '../ops/quantized-linear'
+import type { InputQuantization, QuantizedLinearOptions } from '../ops/quantized-linear'
 import { cast } from '../ops/unary'
 import { checkTensor, copyTo, type Tensor } from '../tensor/tensor'
 import type { Fields } from './layer-metadata'
@@ -25,10 +25,13 @@ export interface InputParts {
 
 /** What InputParts are in a layer: the tensors are buffers of these names. */
 export interface QuantizedInput {
-  readonly inFeatures: number
   readonly input: InputMode
   inputScale: Tensor<'float32'> | null
   inputZeroPoint: Tensor<'int32'> | null
+}
+
+/** A layer whose input has columns, which may be multiplied first. */
+export interface QuantizedColumns extends QuantizedInput {
   inputMultiplier: Tensor<'float32'> | null
 }
 
@@ -44,17 +47,26 @@ export function checkInputMode(op: string, input: unknown, has: (name: InputBuff
   return input as InputMode
 }
 
-/** Makes the buffers of a layer whose `input` and `inFeatures` are set. */
-export function registerInput(op: string, layer: Module & QuantizedInput, parts: InputParts): void {
+/**
+ * Makes the buffers of a layer whose `input` is set.
+ *
+ * @param inFeatures the columns of its input; null: it has none, and takes no multiplier
+ */
+export function registerInput(
+  op: string,
+  layer: Module & QuantizedInput,
+  parts: InputParts,
+  inFeatures: number | null,
+): void {
   checkInputMode(op, layer.input, (name) => parts[name] != null)
   const buffer = (name: InputBuffer, dtype: DType, columns: boolean) => {
     const given: Tensor | null = parts[name] ?? null
     if (given) {
       const t = checkTensor(op, name, given)
       if (t.dtype !== dtype) throw new DTypeError(`${op}: ${name} must be ${dtype}, it is ${t.dtype}`)
-      const fits = columns ? t.rank === 1 && t.shape[0] === layer.inFeatures : t.size === 1
+      const fits = columns ? t.rank === 1 && t.shape[0] === inFeatures : t.size === 1
       if (!fits) {
-        const wanted = columns ? `be [${layer.inFeatures}]` : 'have one element'
+        const wanted = columns ? `be [${inFeatures}]` : 'have one element'
         throw new ShapeError(`${op}: ${name} must ${wanted}, it is ${showShape(t.shape)}`)
       }
     }
@@ -62,23 +74,35 @@ export function registerInput(op: string, layer: Module & QuantizedInput, parts:
   }
   buffer('inputScale', 'float32', false)
   buffer('inputZeroPoint', 'int32', false)
-  buffer('inputMultiplier', 'float32', true)
+  if (inFeatures !== null) buffer('inputMultiplier', 'float32', true)
+  else if (parts.inputMultiplier) throw new ArgumentError(`${op}: inputMultiplier is for the columns of a Linear`)
+}
+
+/** What `quantizeInput` is for the layer's op. */
+export function inputQuantization({
+  input,
+  inputScale,
+  inputZeroPoint,
+}: QuantizedInput): InputQuantization | undefined {
+  if (input === 'float') return undefined
+  if (input === 'tensor' || input === 'token') return input
+  return { scale: inputScale as Tensor, zeroPoint: inputZeroPoint, dtype: input }
 }
 
 /** The layer's product: `product` is linear() with its weights. */
 export function multiplyInput(
-  layer: QuantizedInput,
+  layer: QuantizedColumns,
   x: Tensor,
   product: (x: Tensor, options: Pick<QuantizedLinearOptions, 'quantizeInput' | 'multiplier'>) => Tensor,
 ): Tensor {
-  const { input: mode, inputScale, inputZeroPoint: zeroPoint, inputMultiplier: multiplier } = layer
-  if (mode === 'float') return product(multiplier ? cast(mul(x, multiplier), x.dtype) : x, {})
-  if (mode === 'tensor' || mode === 'token') return product(x, { quantizeInput: mode, multiplier })
-  return product(x, { quantizeInput: { scale: inputScale as Tensor, zeroPoint, dtype: mode }, multiplier })
+  const { inputMultiplier: multiplier } = layer
+  const quantizeInput = inputQuantization(layer)
+  if (quantizeInput !== undefined) return product(x, { quantizeInput, multiplier })
+  return product(multiplier ? cast(mul(x, multiplier), x.dtype) : x, {})
 }
 
 /** Parts for another layer that takes its input the same way. */
-export function copyInput({ input, inputScale, inputZeroPoint, inputMultiplier }: QuantizedInput): InputParts {
+export function copyInput({ input, inputScale, inputZeroPoint, inputMultiplier }: QuantizedColumns): InputParts {
   return {
     input,
     inputScale: inputScale && copyTo(inputScale, 'float32'),

@@ -100,7 +100,7 @@ function operands(op: string, x: Tensor, weight: Tensor, axes: number): { a: Ten
  *
  * @param x [images, channels, height, width], or without images
  * @param weight [outChannels, channels / groups, kernel height, kernel width], or a quantized one (int8 or uint8, per tensor or per
- * channel(0)): with `quantizeInput` bytes meet bytes, exactly, else its float values serve
+ * channel(0)): with `quantizeInput` bytes meet bytes, exactly, else its float values serve, in x's dtype
  * @param bias [outChannels]
  * @returns [images, outChannels, height, width] in the promoted dtype; height = floor((height + 2 padding - dilation (kernel - 1) - 1) / stride) + 1
  * @throws ShapeError where sizes do not go together or the kernel is larger than the padded input
@@ -124,8 +124,9 @@ export function conv2d(
   options: QuantizedConvOptions = {},
 ): Tensor {
   if (weight instanceof QuantizedTensor) {
-    if (options.quantizeInput) return quantizedConv2d(live('conv2d', 'x', x), weight, bias, options)
-    return conv2d(x, dequantize(weight), bias, options)
+    const a = live('conv2d', 'x', x)
+    if (options.quantizeInput) return quantizedConv2d(a, weight, bias, options)
+    return conv2d(a, dequantize(weight, isFloat(a.dtype) ? a.dtype : 'float32'), bias, options)
   }
   const { a, w, single } = operands('conv2d', x, weight, 2)
   const out = convolution('conv2d', a, w, bias, options)

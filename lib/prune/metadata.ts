@@ -8,7 +8,9 @@ import {
   type Fields,
   fromPlainTensors,
   type LayerKind,
+  type LayerKinds,
   layerMetadata,
+  linearKind,
   type TensorKind,
   toPlainTensors,
 } from '../nn/layer-metadata'
@@ -32,9 +34,10 @@ interface LayerEntry {
   quantized?: InputEntry & { granularity: Granularity }
 }
 
-const sparseLayers: LayerKind<SparseLinear, LayerEntry> = {
-  key: 'kerf.sparse_layers',
+const sparseLinear: LayerKind<SparseLinear, LayerEntry> = {
   type: SparseLinear,
+  float: linearKind,
+  shape: ({ outFeatures, inFeatures }) => [outFeatures, inFeatures],
   describe(layer) {
     const { format, weight, weightScale: scale, weightColumns, bias, input } = layer
     const entry = { format, dtype: weight.dtype, count: weightColumns?.size ?? 0, bias: bias !== null }
@@ -42,7 +45,8 @@ const sparseLayers: LayerKind<SparseLinear, LayerEntry> = {
     const has = inputBuffers.filter((name) => layer[name] !== null)
     return { ...entry, quantized: { granularity: granularityOf(scale), input, has } }
   },
-  read(op, { format: given, dtype, count, bias, quantized }, shape) {
+  read(op, { format: given, dtype, count, bias, quantized }, sizes) {
+    const shape = sizes as [number, number]
     const format = checkFormat(op, given)
     if (format === '2:4' && shape[1] % 4 !== 0)
       throw new FormatError(`2:4 needs a multiple of 4 inputs, there are ${shape[1]}`)
@@ -68,6 +72,8 @@ const sparseLayers: LayerKind<SparseLinear, LayerEntry> = {
     })
   },
 }
+
+const sparseLayers: LayerKinds = { key: 'kerf.sparse_layers', kinds: [sparseLinear] }
 
 function readQuantized(op: string, given: unknown): InputEntry & { granularity: Granularity } {
   if (typeof given !== 'object' || given === null)

@@ -10,7 +10,7 @@ import {
   type InputParts,
   inputBuffers,
   multiplyInput,
-  type QuantizedInput,
+  type QuantizedColumns,
   registerInput,
   showInput,
 } from '../nn/quantized-input'
@@ -38,7 +38,7 @@ export interface SparseLinearParts extends Omit<InputParts, 'input'> {
  * `weightPointers`, `weightColumns` and `weightMetadata`, `bias`, and `inputScale`, `inputZeroPoint`, `inputMultiplier` as
  * in a quantized layer. Gradients flow to the input, none to the weights. to() converts float values and bias.
  */
-export class SparseLinear extends Module implements QuantizedInput {
+export class SparseLinear extends Module implements QuantizedColumns {
   readonly inFeatures: number
   readonly outFeatures: number
   readonly format: SparseFormat
@@ -75,7 +75,7 @@ export class SparseLinear extends Module implements QuantizedInput {
       this.registerBuffer(buffer, weight[name] ?? null, { fixed: name !== 'values' })
     if (parts.bias) checkBias(op, parts.bias, this.outFeatures)
     this.registerBuffer('bias', parts.bias ?? null)
-    registerInput(op, this, { ...parts, input: this.input })
+    registerInput(op, this, { ...parts, input: this.input }, this.inFeatures)
     this.#sparse = weight instanceof SparseTensor ? weight : null
   }
 

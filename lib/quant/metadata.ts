@@ -1,24 +1,32 @@
 /** What a file of quantized tensors says about itself, as the string metadata of a safetensors file. */
 import { FormatError, show } from '../core/errors'
 import { checkGranularity, type Granularity, type QuantDType, scaleShape } from '../core/quantization'
+import type { Conv2d } from '../nn/conv'
 import {
   applyLayerMetadata,
+  conv2dKind,
+  type Fields,
   fromPlainTensors,
   type LayerKind,
+  type LayerKinds,
   layerMetadata,
+  linearKind,
   type TensorKind,
   toPlainTensors,
 } from '../nn/layer-metadata'
 import type { AnyModule } from '../nn/module'
-import { blankInput, type InputEntry, inputBuffers, readInput } from '../nn/quantized-input'
+import { checkConvWeights, QuantizedConv2d } from '../nn/quantized-conv'
+import { blankInput, type InputEntry, readInput } from '../nn/quantized-input'
+import type { QuantizedLayer } from '../nn/quantized-layer'
 import { checkWeights, QuantizedLinear } from '../nn/quantized-linear'
 import { zeros } from '../ops/create'
 import { QuantizedTensor } from '../tensor/quantized'
 import type { Tensor } from '../tensor/tensor'
 
-const OPTIONAL = ['weightZeroPoint', 'bias', ...inputBuffers] as const
+const OF_CONV = ['weightZeroPoint', 'bias', 'inputScale', 'inputZeroPoint'] as const
+const OF_LINEAR = [...OF_CONV, 'inputMultiplier'] as const
 
-interface LayerEntry extends InputEntry<(typeof OPTIONAL)[number]> {
+interface LayerEntry extends InputEntry<(typeof OF_LINEAR)[number]> {
   dtype: QuantDType
   granularity: Granularity
 }
@@ -28,10 +36,11 @@ function isDType(value: unknown): value is QuantDType {
 }
 
 /** Tensors of the right shapes for a QuantizedTensor, zeroed. */
-function blankWeight(op: string, shape: readonly [number, number], { dtype, granularity, has }: LayerEntry) {
+function blankWeight(op: string, shape: readonly number[], { dtype, granularity, has }: LayerEntry) {
   const four = dtype.endsWith('4')
   const stored = four || dtype === 'uint8' ? 'uint8' : 'int8'
-  const values = zeros(four ? [shape[0], Math.ceil(shape[1] / 2)] : shape, { dtype: stored })
+  const last = shape[shape.length - 1] as number
+  const values = zeros(four ? [...shape.slice(0, -1), Math.ceil(last / 2)] : shape, { dtype: stored })
   const scales = scaleShape(op, granularity, shape)
   return new QuantizedTensor({
     shape,
@@ -43,29 +52,67 @@ function blankWeight(op: string, shape: readonly [number, number], { dtype, gran
   })
 }
 
-const quantizedLayers: LayerKind<QuantizedLinear, LayerEntry> = {
-  key: 'kerf.quantized_layers',
+const describe = (layer: QuantizedLayer, has: LayerEntry['has']): LayerEntry => {
+  const { weightDType: dtype, granularity, input } = layer
+  return { dtype, granularity, input, has }
+}
+
+function readWeights(fields: Fields): QuantDType {
+  const { dtype } = fields
+  if (!isDType(dtype)) throw new FormatError(`dtype must be int8, uint8, int4 or uint4, got ${show(dtype)}`)
+  return dtype
+}
+
+/** Parts that both kinds have, zeroed. */
+function blankParts(op: string, entry: LayerEntry, { shape, dtype }: Tensor, inFeatures: number) {
+  return {
+    weight: blankWeight(op, shape, entry),
+    bias: entry.has.includes('bias') ? zeros([shape[0] as number], { dtype }) : null,
+    ...blankInput(entry, inFeatures),
+  }
+}
+
+const ofLinear: LayerKind<QuantizedLinear, LayerEntry> = {
   type: QuantizedLinear,
-  describe(layer) {
-    const { weightDType: dtype, granularity, input } = layer
-    return { dtype, granularity, input, has: OPTIONAL.filter((name) => layer[name] !== null) }
-  },
+  float: linearKind,
+  shape: ({ outFeatures, inFeatures }) => [outFeatures, inFeatures],
+  describe: (layer) =>
+    describe(
+      layer,
+      OF_LINEAR.filter((name) => layer[name] !== null),
+    ),
   read(op, fields) {
-    const { dtype } = fields
-    if (!isDType(dtype)) throw new FormatError(`dtype must be int8, uint8, int4 or uint4, got ${show(dtype)}`)
+    const dtype = readWeights(fields)
     const granularity = checkGranularity(op, fields.granularity, 2)
-    const entry = { dtype, granularity, ...readInput(op, fields, OPTIONAL) }
+    const entry = { dtype, granularity, ...readInput(op, fields, OF_LINEAR) }
     checkWeights(op, dtype, granularity, entry.input)
     return entry
   },
-  blank(op, entry, { outFeatures: out, inFeatures: size, weight }) {
-    return new QuantizedLinear({
-      weight: blankWeight(op, [out, size], entry),
-      bias: entry.has.includes('bias') ? zeros([out], { dtype: weight.dtype }) : null,
-      ...blankInput(entry, size),
-    })
-  },
+  blank: (op, entry, layer) => new QuantizedLinear(blankParts(op, entry, layer.weight, layer.inFeatures)),
 }
+
+/** Strides, padding, dilation and groups are the architecture's, which the float model has. */
+const ofConv2d: LayerKind<QuantizedConv2d, LayerEntry, Conv2d> = {
+  type: QuantizedConv2d,
+  float: conv2dKind,
+  shape: ({ weight }) => weight.shape,
+  describe: (layer) =>
+    describe(
+      layer,
+      OF_CONV.filter((name) => layer[name] !== null),
+    ),
+  read(op, fields) {
+    const dtype = readWeights(fields)
+    const granularity = checkGranularity(op, fields.granularity, 4)
+    const entry = { dtype, granularity, ...readInput(op, fields, OF_CONV) }
+    checkConvWeights(op, dtype, granularity, entry.input)
+    return entry
+  },
+  blank: (op, entry, layer) =>
+    new QuantizedConv2d({ ...blankParts(op, entry, layer.weight, layer.inChannels), options: layer.options }),
+}
+
+const quantizedLayers: LayerKinds = { key: 'kerf.quantized_layers', kinds: [ofLinear, ofConv2d] }
 
 /**
  * The quantized layers of a model as metadata for saveSafetensors: with it a float model of the same architecture can
@@ -86,7 +133,7 @@ export function metadata(model: AnyModule): Record<string, string> {
  * const { metadata, tensors } = await io.parseSafetensors(bytes)
  * const model = quant.applyMetadata(new Net(), metadata)
  * model.loadStateDict(tensors)
- * @returns the model (a new layer when the model is itself a Linear)
+ * @returns the model (a new layer when the model is itself a Linear or a Conv2d)
  * @throws FormatError for metadata that is damaged or does not fit the model; nothing has been changed then
  */
 export function applyMetadata<M extends AnyModule>(model: M, metadata: Readonly<Record<string, string>>): M {

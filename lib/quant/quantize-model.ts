@@ -1,12 +1,10 @@
-/** quantizeModel: puts quantized layers in the place of a model's Linear layers. */
+/** quantizeModel: puts quantized layers in the place of a model's Linear and Conv2d layers. */
 import { ArgumentError } from '../core/errors'
 import { affineOf } from '../core/quantization'
 import { atLayer, type CalibrationData, observe, type RunBatch, type Seen } from '../nn/calibrate'
-import type { Linear } from '../nn/linear'
-import { linearLayers, type Skip } from '../nn/linear-layers'
+import { Linear } from '../nn/linear'
 import { replaceLayer } from '../nn/model'
 import type { AnyModule } from '../nn/module'
-import { QuantizedLinear } from '../nn/quantized-linear'
 import { div, mul } from '../ops/arithmetic'
 import { tensor } from '../ops/create'
 import { converted } from '../ops/op'
@@ -18,6 +16,7 @@ import { awqScales } from './awq'
 import type { Range } from './calibration'
 import { checkConfig, needsOf, type QuantConfig, type WeightOnly } from './config'
 import { gptq } from './gptq'
+import { configFor, type Quantizable, type Quantized, quantizableLayers, quantizedOf, type Skip } from './quantizable'
 import { type QuantizeOptions, quantize } from './quantize'
 import { smoothScales } from './smooth'
 import type { WeightCodes } from './weights'
@@ -64,64 +63,55 @@ async function smoothing(config: QuantConfig, layer: Linear, seen: Seen | undefi
   return smoothScales(seen?.channelMax as Float32Array, w, out, inputs, { alpha: config.smoothQuant })
 }
 
-async function weightOnlyLayer(config: WeightOnly, layer: Linear, seen: Seen | undefined): Promise<QuantizedLinear> {
+async function weightOnlyLayer(config: WeightOnly, layer: Quantizable, seen: Seen | undefined): Promise<Quantized> {
   const { bits, granularity, symmetric } = config
-  const { outFeatures: out, inFeatures: inputs } = layer
-  const groupSize = granularity.kind === 'group' ? Math.min(granularity.size, inputs) : inputs
   const format: QuantizeOptions = {
     dtype: bits === 8 ? 'int8' : 'int4',
     granularity,
     convention: symmetric ? undefined : 'affine',
   }
-  const bias = biasOf(layer)
-  if (config.method === 'gptq') {
+  const parts = { bias: biasOf(layer), input: 'float' } as const
+  if (layer instanceof Linear && config.method !== 'nearest') {
+    const { outFeatures: out, inFeatures: inputs } = layer
+    const groupSize = granularity.kind === 'group' ? Math.min(granularity.size, inputs) : inputs
+    const grid = { bits, groupSize, symmetric }
     const w = await values(layer.weight)
-    const options = { bits, groupSize, symmetric, actOrder: config.actOrder }
-    const { weights } = await gptq(w, out, inputs, seen?.gram as Float64Array, options)
-    return new QuantizedLinear({ weight: fromCodes(weights, granularity), bias, input: 'float' })
-  }
-  if (config.method === 'awq') {
-    const w = await values(layer.weight)
-    const { scales } = await awqScales(w, out, inputs, seen?.channelMean as Float32Array, seen?.gram as Float64Array, {
-      bits,
-      groupSize,
-      symmetric,
-    })
+    const gram = seen?.gram as Float64Array
+    if (config.method === 'gptq') {
+      const { weights } = await gptq(w, out, inputs, gram, { ...grid, actOrder: config.actOrder })
+      return quantizedOf(layer, { ...parts, weight: fromCodes(weights, granularity) })
+    }
+    const { scales } = await awqScales(w, out, inputs, seen?.channelMean as Float32Array, gram, grid)
     if (scales.some((s) => s !== 1)) {
       const { weight, multiplier } = shifted(layer, scales)
-      return new QuantizedLinear({
-        weight: quantize(weight, format),
-        bias,
-        input: 'float',
-        inputMultiplier: multiplier,
-      })
+      return quantizedOf(layer, { ...parts, weight: quantize(weight, format), inputMultiplier: multiplier })
     }
   }
-  return new QuantizedLinear({ weight: quantize(layer.weight, format), bias, input: 'float' })
+  return quantizedOf(layer, { ...parts, weight: quantize(layer.weight, format) })
 }
 
-const biasOf = (layer: Linear): Tensor | null => layer.bias && copyTo(layer.bias, layer.bias.dtype)
+const biasOf = (layer: Quantizable): Tensor | null => layer.bias && copyTo(layer.bias, layer.bias.dtype)
 
 /** The quantized layer that stands for a float one. `s` are SmoothQuant's scales. */
-export async function quantizeLayer(
+async function quantizeLayer(
   config: QuantConfig,
-  layer: Linear,
-  seen?: Seen,
-  s: Float32Array | null = null,
-): Promise<QuantizedLinear> {
+  layer: Quantizable,
+  seen: Seen | undefined,
+  s: Float32Array | null,
+): Promise<Quantized> {
   return scope(() =>
     noGrad(async () => {
       if (config.kind === 'weightOnly') return weightOnlyLayer(config, layer, seen)
-      const { weight, multiplier } = s ? shifted(layer, s) : { weight: layer.weight, multiplier: null }
+      const { weight, multiplier } = s ? shifted(layer as Linear, s) : { weight: layer.weight, multiplier: null }
       const parts = {
         weight: quantize(weight, { dtype: 'int8', granularity: config.granularity }),
         bias: biasOf(layer),
         inputMultiplier: multiplier,
       }
-      if (config.kind === 'int8Dynamic') return new QuantizedLinear({ ...parts, input: config.input })
+      if (config.kind === 'int8Dynamic') return quantizedOf(layer, { ...parts, input: config.input })
       const { min, max } = (seen as Seen).range as Range
       const { scale, zeroPoint } = affineOf(min, max, config.input, config.input === 'uint8' ? 'affine' : 'narrow')
-      return new QuantizedLinear({
+      return quantizedOf(layer, {
         ...parts,
         input: config.input,
         inputScale: tensor(scale),
@@ -131,33 +121,40 @@ export async function quantizeLayer(
   )
 }
 
+interface Studied {
+  seen?: Seen
+  s: Float32Array | null
+}
+
 /** Looks at the inputs of the layers as a config needs it: channels first where they decide what the range is of. */
-export async function study(
+async function study(
   op: string,
   model: AnyModule,
-  layers: readonly [string, Linear][],
+  layers: readonly [string, Quantizable][],
   config: QuantConfig,
   options: QuantizeModelOptions,
-): Promise<Map<string, { seen?: Seen; s: Float32Array | null }>> {
-  const needs = needsOf(config)
-  const result = new Map<string, { seen?: Seen; s: Float32Array | null }>(layers.map(([path]) => [path, { s: null }]))
+): Promise<Map<string, Studied>> {
+  const result = new Map<string, Studied>(layers.map(([path]) => [path, { s: null }]))
   const { calibrationData, run } = options
-  if (needs.channels || needs.gram) {
-    const wanted = new Map(
-      layers.map(([path]) => [path, { observer: null, channels: needs.channels, gram: needs.gram, multiplier: null }]),
-    )
+  const asking = (what: (needs: ReturnType<typeof needsOf>) => boolean) =>
+    layers.filter(([, layer]) => what(needsOf(configFor(config, layer))))
+  const columns = asking((needs) => needs.channels || needs.gram)
+  if (columns.length > 0) {
+    const { channels, gram } = needsOf(config)
+    const wanted = new Map(columns.map(([path]) => [path, { channels, gram }]))
     for (const [path, seen] of await observe(op, model, wanted, calibrationData, run)) {
       const layer = model.getModule(path) as Linear
       const s = await atLayer(op, path, () => smoothing(config, layer, seen))
       result.set(path, { seen, s })
     }
   }
-  if (needs.range && config.kind === 'int8Static') {
+  const ranged = asking((needs) => needs.range)
+  if (ranged.length > 0 && config.kind === 'int8Static') {
     const wanted = new Map(
-      layers.map(([path]) => {
+      ranged.map(([path]) => {
         const s = result.get(path)?.s
         const multiplier = s ? (div(1, tensor(s)) as Tensor) : null
-        return [path, { observer: config.observer(), channels: false, gram: false, multiplier }]
+        return [path, { observer: config.observer(), multiplier }]
       }),
     )
     for (const [path, seen] of await observe(op, model, wanted, calibrationData, run))
@@ -170,18 +167,18 @@ export async function study(
 export async function convertLayers<M extends AnyModule>(
   op: string,
   model: M,
-  layers: readonly [string, Linear][],
+  layers: readonly [string, Quantizable][],
   config: QuantConfig,
   options: QuantizeModelOptions,
 ): Promise<M> {
   const needs = needsOf(config)
   if ((needs.range || needs.channels || needs.gram) && options.calibrationData === undefined)
     throw new ArgumentError(`${op}: ${config.kind} with these options needs calibrationData`)
-  const make = async (i: number, found: Awaited<ReturnType<typeof study>>): Promise<QuantizedLinear> => {
-    const [path, layer] = layers[i] as [string, Linear]
+  const make = async (i: number, found: ReadonlyMap<string, Studied>): Promise<Quantized> => {
+    const [path, layer] = layers[i] as [string, Quantizable]
     options.progress?.(i, layers.length, path)
-    const { seen, s } = found.get(path) as { seen?: Seen; s: Float32Array | null }
-    return atLayer(op, path, () => quantizeLayer(config, layer, seen, s))
+    const { seen, s } = found.get(path) as Studied
+    return atLayer(op, path, () => quantizeLayer(configFor(config, layer), layer, seen, s))
   }
   let result = model
   if (config.kind === 'weightOnly' && config.method === 'gptq') {
@@ -190,21 +187,25 @@ export async function convertLayers<M extends AnyModule>(
     return result
   }
   const found = await study(op, model, layers, config, options)
-  const made: QuantizedLinear[] = []
+  const made: Quantized[] = []
   for (let i = 0; i < layers.length; i++) made.push(await make(i, found))
-  for (const [i, layer] of made.entries()) result = replaceLayer(result, (layers[i] as [string, Linear])[1], layer)
+  for (const [i, layer] of made.entries()) result = replaceLayer(result, (layers[i] as [string, Quantizable])[1], layer)
   return result
 }
 
 /**
- * Quantizes a model's Linear layers, in place: each is replaced by a QuantizedLinear.
+ * Quantizes a model's Linear and Conv2d layers, in place: each is replaced by a QuantizedLinear or a QuantizedConv2d.
  *
  * - `int8Dynamic()`: int8 weights, inputs quantized by the range of each row as they come. Needs no data.
  * - `int8Static({ calibration })`: int8 weights, inputs quantized by ranges that calibration data showed. Fastest.
  * - `weightOnly({ bits, granularity, method })`: 8- or 4-bit weights, float inputs. GPTQ works layer by layer, each on the
  *   inputs that the already quantized layers before it give.
  *
- * @returns the model (a new layer when the model is itself a Linear)
+ * Convolutions have weights of 8 bits per channel or per tensor, whatever `bits`, `granularity` in groups, `method` and
+ * `smoothQuant` ask of Linear layers; int8Dynamic has one range for the batch; and with groups their inputs stay float. Fold
+ * batch norms before: nn.foldBatchNorm.
+ *
+ * @returns the model (a new layer when the model is itself a Linear or a Conv2d)
  * @throws ArgumentError naming the layer, when calibration data is missing, empty or not finite; no layer has been
  * replaced then, but by GPTQ those before it
  */
@@ -215,5 +216,5 @@ export async function quantizeModel<M extends AnyModule>(
 ): Promise<M> {
   const op = 'quantizeModel'
   checkConfig(op, config)
-  return convertLayers(op, model, linearLayers(op, model, { skip: options.skip }), config, options)
+  return convertLayers(op, model, quantizableLayers(op, model, options.skip), config, options)
 }

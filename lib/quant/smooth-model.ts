@@ -1,19 +1,18 @@
 /** SmoothQuant on a float model: outliers move from activations into weights, the output stays what it was. */
 import { ArgumentError, show } from '../core/errors'
-import { native } from '../native/call'
 import { ReLU } from '../nn/activations'
 import { atLayer, type CalibrationData, observe, type RunBatch } from '../nn/calibrate'
 import { Sequential } from '../nn/containers'
 import { LayerNorm, RMSNorm } from '../nn/layers'
 import { Linear } from '../nn/linear'
-import { checkModel } from '../nn/model'
-import type { AnyModule } from '../nn/module'
+import { assign, checkModel, sharing } from '../nn/model'
+import { type AnyModule, joinPath } from '../nn/module'
 import { div, mul } from '../ops/arithmetic'
 import { tensor } from '../ops/create'
 import { converted } from '../ops/op'
 import { unsqueeze } from '../ops/shape'
 import { noGrad, scope } from '../tensor/context'
-import { changed, type Tensor } from '../tensor/tensor'
+import type { Tensor } from '../tensor/tensor'
 import { smoothScales } from './smooth'
 
 export interface SmoothModelOptions {
@@ -30,20 +29,6 @@ export interface SmoothModelOptions {
 
 type Source = LayerNorm | RMSNorm | Linear
 
-const join = (path: string, name: string) => (path === '' ? name : `${path}.${name}`)
-
-/** Says whether a layer or a parameter of it is in several places: what is changed in it changes elsewhere too. */
-function sharing(model: AnyModule): (layer: AnyModule) => boolean {
-  const places = new Map<unknown, number>()
-  const count = (what: unknown) => places.set(what, (places.get(what) ?? 0) + 1)
-  for (const module of model.modules()) {
-    for (const [, child] of module.namedChildren()) count(child)
-    for (const [name, parameter] of module.namedParameters()) if (!name.includes('.')) count(parameter)
-  }
-  const several = (what: unknown) => (places.get(what) ?? 0) > 1
-  return (layer) => several(layer) || layer.parameters().some(several)
-}
-
 /** Neighbours in a Sequential; a ReLU between them does not matter, since relu(x / s) = relu(x) / s for s > 0. */
 function findPairs(model: AnyModule, shared: (layer: AnyModule) => boolean): [string, string[]][] {
   const found: [string, string[]][] = []
@@ -51,7 +36,7 @@ function findPairs(model: AnyModule, shared: (layer: AnyModule) => boolean): [st
     if (!(module instanceof Sequential) || module.forward !== Sequential.prototype.forward) continue
     let source: string | null = null
     for (const [name, layer] of module.namedChildren()) {
-      const at = join(path, name)
+      const at = joinPath(path, name)
       const movable = (layer instanceof Linear || (isNorm(layer) && layer.weight !== null)) && !shared(layer)
       if (layer instanceof Linear && movable && source !== null) found.push([source, [at]])
       if (movable) source = at
@@ -112,12 +97,6 @@ function checkPairs(op: string, given: unknown): [string, string[]][] {
     }
     return [from, [...paths]]
   })
-}
-
-/** parameter = value, in place. */
-function assign(parameter: Tensor, value: Tensor): void {
-  native.copy(parameter, value)
-  changed(parameter)
 }
 
 /** Divides what the source gives by s and multiplies the columns of its readers by it. */

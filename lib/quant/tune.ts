@@ -1,11 +1,10 @@
 /** An accuracy-driven search: quantizes what the model can bear and keeps the rest in float. */
 import { ArgumentError, show } from '../core/errors'
 import { checkInteger } from '../core/shape'
-import type { Linear } from '../nn/linear'
-import { linearLayers } from '../nn/linear-layers'
 import { replaceLayer } from '../nn/model'
 import type { AnyModule } from '../nn/module'
 import { checkConfig, int8Dynamic, int8Static, type QuantConfig } from './config'
+import { type Quantizable, quantizableLayers } from './quantizable'
 import { convertLayers, type QuantizeModelOptions } from './quantize-model'
 
 export interface TuneOptions extends QuantizeModelOptions {
@@ -39,7 +38,7 @@ export interface TuneReport {
 
 interface Candidate {
   path: string
-  float: Linear
+  float: Quantizable
   quantized: AnyModule
   kept: boolean
   why: string
@@ -48,12 +47,12 @@ interface Candidate {
 const percent = (x: number) => `${(100 * x).toFixed(2)} %`
 
 /**
- * Quantizes a model as far as its score allows. All Linear layers are quantized first; if that costs too much, each
+ * Quantizes a model as far as its score allows. All Linear and Conv2d layers are quantized first; if that costs too much, each
  * layer is put back to float alone to see what it is to blame for, and then layers go back to float one after the other,
  * the most harmful first, until the loss is tolerable (Intel Neural Compressor's strategy). The model is left in the best
  * state found.
  *
- * @param model changed in place; not itself a Linear
+ * @param model changed in place; not itself a layer
  * @param evaluate the model's score on validation data (never the test set), higher is better
  * @returns what was kept in float, and why
  * @throws ArgumentError when a score is not a finite number or quantizeModel's; the model is float again then, and also when
@@ -73,9 +72,9 @@ export async function tune(
   const maxTrials = checkInteger(op, 'maxTrials', options.maxTrials ?? 100, 1)
   const config = options.config ?? (options.calibrationData === undefined ? int8Dynamic() : int8Static())
   checkConfig(op, config)
-  const layers = linearLayers(op, model, { skip: options.skip })
+  const layers = quantizableLayers(op, model, options.skip)
   if (layers.some(([path]) => path === ''))
-    throw new ArgumentError(`${op}: the model is itself a Linear: put it into a Sequential`)
+    throw new ArgumentError(`${op}: the model is itself a ${model.constructor.name}: put it into a Sequential`)
 
   const score = async (): Promise<number> => {
     const value = await evaluate(model)

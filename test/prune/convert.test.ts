@@ -123,7 +123,7 @@ t.test('errors name layer and option, and nothing has changed', async (t) => {
   await refuse(/^convert: rows must be/, model, 'auto', { rows: 0 })
   await refuse(/^convert: rows must be/, model, 'csr', { rows: 1.5 })
   await refuse(/^convert: options must be an object/, model, 'auto', null)
-  await refuse(/^convert: include: no Linear layer is at "9"/, model, 'auto', { include: ['9'] })
+  await refuse(/^convert: include: no Linear or QuantizedLinear layer is at "9"/, model, 'auto', { include: ['9'] })
   await refuse(/^convert: expected a Module/, {}, 'auto')
 })
 

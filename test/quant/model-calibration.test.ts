@@ -142,7 +142,7 @@ t.test('which layers: skip', async (t) => {
     // A regular expression that remembers where it was must not.
     [[/0/g], ['body.2']],
     [[/.*\.0/y], ['body.2']],
-    [(path, layer) => seen.push(path) > 0 && layer.outFeatures === 4, without('head.0')],
+    [(path, layer) => seen.push(path) > 0 && (layer as nn.Linear).outFeatures === 4, without('head.0')],
     [() => true, []],
   ]
   for (const [skip, paths] of cases)
@@ -152,9 +152,9 @@ t.test('which layers: skip', async (t) => {
   const wrong = (skip: unknown) => messageOf(() => quantizeModel(model(), int8Dynamic(), { skip: skip as quant.Skip }))
   t.equal(
     await wrong(['bod']),
-    `ERR_ARGUMENT: quantizeModel: skip: no Linear layer is at "bod"; there are ${every.map((p) => `'${p}'`).join(', ')}`,
+    `ERR_ARGUMENT: quantizeModel: skip: no Linear or Conv2d layer is at "bod"; there are ${every.map((p) => `'${p}'`).join(', ')}`,
   )
-  t.match(await wrong(['head.0', /nothing/]), /^ERR_ARGUMENT: .*no Linear layer is at a RegExp/)
+  t.match(await wrong(['head.0', /nothing/]), /^ERR_ARGUMENT: .*no Linear or Conv2d layer is at a RegExp/)
   t.match(await wrong('head'), /^ERR_ARGUMENT: .*skip must be an array of paths or a function, got "head"/)
   t.match(await wrong([3]), /^ERR_ARGUMENT: .*paths or regular expressions, got 3/)
   t.match(await messageOf(() => quantizeModel(new nn.ReLU(), int8Dynamic(), { skip: ['x'] })), /there are none$/)

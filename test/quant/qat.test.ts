@@ -302,7 +302,10 @@ t.test('what cannot be prepared', (t) => {
     [() => prepareQat(model(), int8Dynamic(), { rate: 0 }), /rate must be .* got 0/],
     [() => prepareQat(model(), int8Dynamic({ smoothQuant: true })), /call smoothQuant\(model\) first/],
     [() => prepareQat(model(), configs['4 bits with zero points'] as never, { ranges: 'learned' }), /are symmetric/],
-    [() => prepareQat(model(), int8Dynamic(), { skip: ['head'] }), /no Linear layer is at "head"; there are '0', '2'/],
+    [
+      () => prepareQat(model(), int8Dynamic(), { skip: ['head'] }),
+      /no Linear or Conv2d layer is at "head"; there are '0', '2'/,
+    ],
   ]
   for (const [run, message] of wrong) t.throws(run, { code: 'ERR_ARGUMENT', message })
   t.throws(() => prepareQat(model(), int8Dynamic()).forward(inputs(1, 2, 20)), { code: 'ERR_SHAPE' })

@@ -234,7 +234,7 @@ t.test('arguments; a model without layers to quantize', async (t) => {
     [model(), evaluate, { tolerableLoss: Number.NaN }, /tune: tolerableLoss/],
     [model(), evaluate, { maxTrials: 0 }, /tune: maxTrials/],
     [model(), evaluate, { config: {} }, /tune: config must be/],
-    [model(), evaluate, { skip: ['head'] }, /tune: skip: no Linear layer is at "head"/],
+    [model(), evaluate, { skip: ['head'] }, /tune: skip: no Linear or Conv2d layer is at "head"/],
     [mlp(1, [24, 4]).at(0), evaluate, {}, /tune: the model is itself a Linear: put it into a Sequential/],
   ]
   for (const [m, fn, options, message] of wrong)
