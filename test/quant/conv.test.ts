@@ -65,10 +65,9 @@ for (const [name, config] of Object.entries(configs)) {
         t.equal(conv.bias?.dtype ?? null, old.bias ? dtype : null)
       })
       t.equal(seen, 4)
-      // Measured: at most 0.033 with SmoothQuant's Linear and weights per tensor, 0.16 where the Linear has 4 bits.
-      const limit = config.kind === 'weightOnly' && config.bits === 4 ? 0.25 : 0.05
+      // Measured: dynamic 0.0073, static 0.030 (other images than those of the calibration clip), 4 bits in the Linear 0.033.
       const off = relativeError(model.forward(x), wanted)
-      t.ok(off < limit, `${dtype}: off by ${off}`)
+      t.ok(off < 0.05, `${dtype}: off by ${off}`)
     }
   })
 }
