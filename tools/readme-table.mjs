@@ -25,6 +25,7 @@ const TABLES = [
   { title: 'Float products', rows: 'm x n x k, weights packed', suites: ['matmul', 'rows', 'edge'] },
   { title: 'int8 and int4', rows: 'm x n x k, weights packed', suites: ['int8'] },
   { title: 'Sparse weights', rows: 'm x n x k', suites: ['sparse'] },
+  { title: 'Convolutions', rows: 'kernel, input, output channels', suites: ['conv'] },
   { title: 'Calls and training', rows: 'what', suites: ['ops', 'train'] },
 ]
 
@@ -89,9 +90,12 @@ export function table(report) {
   return lines.join('\n')
 }
 
+const has = (report, suite) => report.rows.some((row) => row.suite === suite)
+
 /** What a marker may be called, in README unless `page` says where, which results are for it, and what becomes of them. */
 const SECTIONS = [
-  { name: 'measured', takes: (report) => report.example === undefined, table },
+  { name: 'measured', takes: (report) => report.example === undefined && has(report, 'matmul'), table },
+  { name: 'convolutions', takes: (report) => report.example === undefined && !has(report, 'matmul'), table },
   {
     name: 'pruned',
     takes: (report) => report.example === 'digits-prune',
