@@ -72,16 +72,18 @@ function checkPairs(
 ): [string, string][] {
   if (!Array.isArray(pairs))
     throw new ArgumentError(`${op}: pairs must be an array of [layer, batch norm], got ${show(pairs)}`)
-  const seen = new Set<string>()
+  const seen = new Set<AnyModule>()
   return pairs.map((pair: unknown) => {
     const [layer, norm]: unknown[] = Array.isArray(pair) && pair.length === 2 ? pair : []
     if (typeof layer !== 'string' || typeof norm !== 'string')
       throw new ArgumentError(`${op}: pairs must hold [layer, batch norm], two paths, got ${show(pair)}`)
-    for (const path of [layer, norm]) {
-      if (seen.has(path)) throw new ArgumentError(`${op}: '${path}' is in two pairs`)
-      seen.add(path)
+    const found = [layer, norm].map((path) => model.getModule(path)) as [AnyModule, AnyModule]
+    for (const [i, path] of [layer, norm].entries()) {
+      // The module, not the path: a block that is in two places gives it two.
+      if (seen.has(found[i] as AnyModule)) throw new ArgumentError(`${op}: '${path}' is in two pairs`)
+      seen.add(found[i] as AnyModule)
     }
-    const why = whyNot(model.getModule(layer), model.getModule(norm), shared)
+    const why = whyNot(...found, shared)
     if (why !== null) throw new ArgumentError(`${op}: '${norm}' after '${layer}': ${why}`)
     return [layer, norm]
   })

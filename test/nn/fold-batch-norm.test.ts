@@ -251,6 +251,11 @@ t.test('errors say what is wrong, and nothing has changed', (t) => {
   ]
   for (const [given, options, code, message] of cases)
     t.throws(() => foldBatchNorm(given as nn.Module, options as nn.FoldBatchNormOptions), { code, message })
+  const block = new nn.Sequential(new nn.Conv2d(2, 2, 1), trained(new nn.BatchNorm2d(2), 63))
+  const twice = new nn.Sequential({ a: block, b: block }).eval()
+  const pairs = ['a', 'b'].map((at) => [`${at}.0`, `${at}.1`] as const)
+  t.throws(() => foldBatchNorm(twice, { pairs }), { message: /'b\.0' is in two pairs/ })
+  t.same(foldBatchNorm(twice), [['a.0', 'a.1']], 'a block in two places is folded once')
   model.setModule('wrong', trained(new nn.BatchNorm2d(3), 62).train())
   t.throws(() => foldBatchNorm(model), { code: 'ERR_ARGUMENT', message: /'wrong' is training: call eval\(\)/ })
   const loose = new nn.Sequential(new nn.Conv2d(1, 2, 1), new nn.BatchNorm2d(2, { trackRunningStats: false })).eval()

@@ -1,13 +1,12 @@
 // Real data: LeNet-300-100 on a few thousand MNIST images. Decisions are made on a validation split of the training
 // images; what is asserted was measured on the test images once.
-import { argmax, crossEntropy, data, eq, manualSeed, nn, noGrad, optim, quant, scope, type Tensor, tensor } from 'kerf'
+import { data, manualSeed, nn, quant, type Tensor, tensor } from 'kerf'
 import t from 'tap'
 import type { AnyModule } from '#lib/nn/module'
 import { summary } from '#lib/summary'
 import { normal } from './data'
+import { accuracy, splits, train } from './digits'
 import { inputs } from './models'
-
-type Digits = data.Dataset<[Tensor<'float32'>, Tensor<'int64'>]>
 
 const lenet = () =>
   new nn.Sequential(
@@ -18,57 +17,19 @@ const lenet = () =>
     new nn.Linear(100, 10),
   )
 
-async function train(model: nn.Module, digits: Digits, epochs: number, lr: number): Promise<void> {
-  const batches = data.loader(digits, { batchSize: 64, shuffle: true, seed: 1, dropLast: true, recycle: true })
-  const optimizer = new optim.AdamW(model.parameters(), { lr, weightDecay: 0.01 })
-  const schedule = new optim.CosineAnnealingLR(optimizer, batches.length * epochs)
-  model.train()
-  for (let epoch = 0; epoch < epochs; epoch++)
-    for await (const [x, y] of batches)
-      scope(() => {
-        const loss = crossEntropy(model.forward(x), y)
-        optimizer.zeroGrad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-      })
-  model.eval()
-}
-
-/** Percent. */
-async function accuracy(model: AnyModule, digits: Digits): Promise<number> {
-  let right = 0
-  for await (const [x, y] of data.loader(digits, { batchSize: 1000, recycle: true }))
-    right += scope(() =>
-      noGrad(() =>
-        Number(
-          eq(argmax((model as nn.Module).forward(x), -1) as Tensor, y)
-            .to('float32')
-            .sum()
-            .item(),
-        ),
-      ),
-    )
-  return (100 * right) / digits.length
-}
-
 async function prepare() {
-  const all = await data.mnist({ split: 'train' })
-  const [training, validation, calibration] = data.split(all, [6000, 2000, 500, all.length - 8500], {
-    seed: 3,
-  }) as Digits[]
-  const test = (await data.mnist({ split: 'test' })) as Digits
+  const { training, validation, calibration, test } = await splits('flat')
   manualSeed(4)
   const model = lenet()
-  await train(model, training as Digits, 4, 1e-3)
+  await train(model, training, 4, 1e-3)
   const weights = model.stateDict()
   const copy = () => {
     const made = lenet().eval()
     made.loadStateDict(weights)
     return made
   }
-  const calibrationData = data.loader(calibration as Digits, { batchSize: 125 })
-  return { training: training as Digits, validation: validation as Digits, test, calibrationData, copy }
+  const calibrationData = data.loader(calibration, { batchSize: 125 })
+  return { training, validation, test, calibrationData, copy }
 }
 const prepared = prepare()
 
