@@ -12,6 +12,11 @@
  *   - the compressed file of the last is at least 20 times smaller than the teacher's weights in float32;
  *   - every model comes back from its file with the same answers.
  *
+ * A first run, with T = 4 and labels weighed by 0.2, missed the first of these: 91.25 % by labels alone, 90.80 % taught, and on
+ * the validation set 92.42 % and 91.92 % (bench/results/together-t4.json). The teacher learned from smoothed labels, which are known to
+ * make poor teachers (Müller, Kornblith and Hinton, 2019). T is 2 and the weight 0.5 since; the limits are the same, and the second
+ * run missed the first of them too (bench/results/together.json).
+ *
  * What an earlier run with the same settings left in --folder is not trained again (`loaded` in the result); the teacher may be
  * that of `npm run paper:fashion`. Everything is chosen on 5,000 validation images cut from the training set; the test set is used
  * once a model. Latency is of the whole forward pass, result read; the models take turns, so that other work on the machine
@@ -43,8 +48,8 @@ const full = {
   epochs: { student: 8, pruned: 5 },
   batchSize: 128,
   lr: 4e-3,
-  temperature: 4,
-  alpha: 0.2,
+  temperature: 2,
+  alpha: 0.5,
   sparsity: 0.6,
   /** Each batch size is timed so often a model. */
   rounds: 200,
@@ -254,7 +259,7 @@ async function makeAll(
   manualSeed(1)
   const small = () => cnn(form.student)
   const teacher = cnn(form.teacher.stages)
-  const { images: sizes, teacher: taughtAs, rounds: _, name: __, ...settings } = form
+  const { images: sizes, teacher: taughtAs, student: stages, batchSize, temperature, alpha } = form
   const loaded: string[] = []
   const kept = (name: string, about: unknown, make: () => Promise<Weights>) =>
     once(path.join(folder, `${name}.safetensors`), about, () => loaded.push(name), make)
@@ -269,17 +274,17 @@ async function makeAll(
     if (weights) model.loadStateDict(weights)
     return model
   }
-  const about = { images: sizes, teacher: taughtAs, ...settings }
-  const learn = (name: string, from: Weights | undefined, lesson: Lesson) =>
-    kept(name, { ...about, name }, () => {
+  const learn = (name: string, about: object, from: Weights | undefined, { teacher, ...lesson }: Lesson) =>
+    kept(name, { images: sizes, stages, batchSize, ...lesson, ...about }, () => {
       say(name)
-      return teach(student(from), images, form, lesson, say)
+      return teach(student(from), images, form, { teacher, ...lesson }, say)
     })
   const lesson = { epochs: form.epochs.student, lr: form.lr }
-  const plain = await learn('trained-alone', undefined, { teacher: null, ...lesson })
-  const taught = await learn('trained-taught', undefined, { teacher, ...lesson })
+  const teaching = { teacher: taughtAs, temperature, alpha }
+  const plain = await learn('trained-alone', {}, undefined, { teacher: null, ...lesson })
+  const taught = await learn('trained-taught', teaching, undefined, { teacher, ...lesson })
   const shorter = { epochs: form.epochs.pruned, lr: form.lr / 2, sparsity: form.sparsity }
-  const pruned = await learn('trained-pruned', taught, { teacher, ...shorter })
+  const pruned = await learn('trained-pruned', { ...teaching, from: lesson }, taught, { teacher, ...shorter })
   const calibrationData = data.loader(
     new data.Subset(
       images.training,
