@@ -154,9 +154,10 @@ static bool conv_columns(const ConvProduct<T>& x, const ConvBlocking<T>& by, int
         args.a = weights + row * x.words + unit0 * Tile::kSub * height;
         args.a_word = height;
         args.ahead = reinterpret_cast<const char*>(args.a);
-        for (int64_t i = 0; i < number; i += by.step) {
-          const int64_t width = min_of(by.step * kPanel, cols - i * kPanel);
-          const int vectors = static_cast<int>(width <= W ? 1 : width <= kPanel ? kPanelVectors : by.step * kPanelVectors);
+        for (int64_t i = 0, some; i < number; i += some) {
+          some = (i + by.step) * kPanel <= cols ? by.step : 1;  // only whole panels share a tile
+          const int64_t width = min_of(some * kPanel, cols - i * kPanel);
+          const int vectors = static_cast<int>(width <= W ? 1 : some * kPanelVectors);
           args.b = b + i * args.b_panel;
           args.c = sums + row * sums_row + i * kPanel;
           args.last = width - (vectors - 1) * W;
