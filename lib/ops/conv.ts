@@ -19,13 +19,20 @@ import {
   type Two,
   turned,
 } from './convolve'
-import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
+import {
+  type ActivationName,
+  activatedApart,
+  activationCode,
+  beforeActivation,
+  biasRow,
+  checkBias,
+  needsInput,
+} from './epilogue'
 import { arg, converted, empty, gapless, live, needsGrad, type Tensor, taped } from './op'
+import { gradOfBias } from './product-with-weights'
 import { dequantize } from './quantize'
 import { type QuantizedConvOptions, quantizedConv2d } from './quantized-conv'
-import { sum } from './reduce'
 import { squeeze, unsqueeze } from './shape'
-import { gelu, silu } from './unary'
 
 export interface ConvTransposeOptions {
   /** Steps between input pixels in the output; default 1. */
@@ -64,18 +71,13 @@ function convolve(
   const fused = apart ? undefined : activation
   taped(op, out, inputs, (grad) => {
     const g = gapless(beforeActivation(grad, out, fused), dtype)
-    const gradients: (Tensor | null)[] = [
+    return [
       a.requiresGrad ? converted(gradOfInput(g, x, w, geometry), a.dtype) : null,
       weight.requiresGrad ? converted(gradOfWeight(g, x, w, geometry), weight.dtype) : null,
+      ...(bias ? [gradOfBias(g, bias, 1)] : []),
     ]
-    if (bias) {
-      // In the wider dtype: a float16 sum over the batch could leave float16's range.
-      const wide = promote(dtype, bias.dtype)
-      gradients.push(bias.requiresGrad ? converted(sum(converted(g, wide), [0, 2, 3]), bias.dtype) : null)
-    }
-    return gradients
   })
-  return apart ? (activation === 'gelu' ? gelu(out) : silu(out)) : out
+  return apart ? activatedApart(out, activation) : out
 }
 
 /** Checked operands: the input with a batch axis, and whether it was given one. */

@@ -6,6 +6,7 @@ import { showShape } from '../core/shape'
 import { native } from '../native/call'
 import { copyTo } from '../tensor/tensor'
 import { converted, empty, live, type Tensor } from './op'
+import { gelu, silu } from './unary'
 
 export type ActivationName = 'relu' | 'gelu' | 'silu' | 'sigmoid' | 'tanh'
 const activations = [undefined, 'relu', 'gelu', 'silu', 'sigmoid', 'tanh'] as const
@@ -20,6 +21,10 @@ export function activationCode(op: string, activation: unknown): number {
 
 /** Whether an activation's gradient needs the value before it, not only the one after it. */
 export const needsInput = (activation: ActivationName | undefined) => activation === 'gelu' || activation === 'silu'
+
+/** The result before one of these with the activation after it, recorded. */
+export const activatedApart = (before: Tensor, activation: ActivationName | undefined): Tensor =>
+  activation === 'gelu' ? gelu(before) : silu(before)
 
 /** The gradient before the activation, from the one after it and the result. Only for those that need no more. */
 export function beforeActivation(grad: Tensor, out: Tensor, activation: ActivationName | undefined): Tensor {

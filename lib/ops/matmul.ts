@@ -9,7 +9,15 @@ import { autocastRegion } from '../tensor/context'
 import { QuantizedTensor } from '../tensor/quantized'
 import { SparseTensor } from '../tensor/sparse'
 import { keep } from '../tensor/tensor'
-import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
+import {
+  type ActivationName,
+  activatedApart,
+  activationCode,
+  beforeActivation,
+  biasRow,
+  checkBias,
+  needsInput,
+} from './epilogue'
 import { arg, converted, empty, expandView, live, needsGrad, observed, Tensor, taped } from './op'
 import { gradOfBias } from './product-with-weights'
 import { isByte, matmulBytes } from './qmatmul'
@@ -17,7 +25,7 @@ import { matmulQuantized, type QuantizedLinearOptions, quantizedLinear } from '.
 import { sumTo } from './reduce'
 import { reshape, transpose } from './shape'
 import { matmulSparse, type SparseLinearOptions, sparseLinear } from './spmatmul'
-import { cast, gelu, silu } from './unary'
+import { cast } from './unary'
 
 export interface MatmulOptions<O extends DType = DType> {
   /** [n], added to every row of the result. */
@@ -171,7 +179,7 @@ function product({ op, a, b, transposed, options }: Product): Tensor {
         return gradients
       })
     : observed(op, out)
-  const activated = apart ? (options.activation === 'gelu' ? gelu(recordedOut) : silu(recordedOut)) : recordedOut
+  const activated = apart ? activatedApart(recordedOut, options.activation) : recordedOut
   return wanted === result ? activated : cast(activated, wanted)
 }
 

@@ -3,11 +3,18 @@ import { checkDType, type DType, promote } from '../core/dtype'
 import { DTypeError } from '../core/errors'
 import { sizeOf } from '../core/shape'
 import { native } from '../native/call'
-import { type ActivationName, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
+import {
+  type ActivationName,
+  activatedApart,
+  activationCode,
+  beforeActivation,
+  biasRow,
+  checkBias,
+  needsInput,
+} from './epilogue'
 import { converted, empty, expandView, needsGrad, type Tensor, taped } from './op'
 import { sum } from './reduce'
 import { reshape } from './shape'
-import { gelu, silu } from './unary'
 
 export interface WeightsProduct {
   op: string
@@ -52,7 +59,7 @@ export function productWithWeights(p: WeightsProduct): Tensor {
     const g = converted(beforeActivation(grad, shaped, before), 'float32')
     return [x.requiresGrad ? gradOfInput(g, p) : null, ...(bias ? [gradOfBias(g, bias)] : [])]
   })
-  return apart ? (activation === 'gelu' ? gelu(tracked) : silu(tracked)) : tracked
+  return apart ? activatedApart(tracked, activation) : tracked
 }
 
 /** g W, for the weights as they are. */
@@ -65,10 +72,10 @@ function gradOfInput(g: Tensor, p: WeightsProduct): Tensor {
   return converted(reshape(back, x.shape), x.dtype)
 }
 
-/** The sum of g over all axes but the last, in the bias's dtype. */
-export function gradOfBias(g: Tensor, bias: Tensor): Tensor | null {
+/** The sum of g over all axes but the bias's, in the bias's dtype. */
+export function gradOfBias(g: Tensor, bias: Tensor, axis: number = g.rank - 1): Tensor | null {
   if (!bias.requiresGrad) return null
-  const axes = Array.from({ length: g.rank - 1 }, (_, i) => i)
+  const axes = g.shape.map((_, i) => i).filter((i) => i !== axis)
   // In the wider dtype: a float16 sum over the batch could leave float16's range.
   return converted(sum(converted(g, promote(g.dtype, bias.dtype)), axes), bias.dtype)
 }

@@ -6,14 +6,13 @@ import { showShape } from '../core/shape'
 import { native } from '../native/call'
 import type { QuantizedTensor } from '../tensor/quantized'
 import { type ConvOptions, checkSize, type Geometry, geometryOf, gradOfInput, type Two } from './convolve'
-import { activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
+import { activatedApart, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
 import { arg, checkDTypeOf, converted, empty, gapless, needsGrad, type Tensor, taped } from './op'
+import { gradOfBias } from './product-with-weights'
 import { checkInner, checkZero, packBytes, packedOnce, packedZero, quantizeCode } from './qmatmul'
 import { dequantize } from './quantize'
 import { type InputQuantization, inputBytes } from './quantized-linear'
-import { sum } from './reduce'
 import { permute, reshape, squeeze, unsqueeze } from './shape'
-import { gelu, silu } from './unary'
 
 export interface QuantizedConvOptions extends ConvOptions {
   /** Multiplies bytes by bytes: x is quantized on the way, by the range of all of it ('tensor'), or by a given scale. */
@@ -172,9 +171,8 @@ export function quantizedConv2d(
   taped(op, result, [image, ...(bias ? [bias] : [])], (grad) => {
     const wide = gapless(beforeActivation(grad, result, apart ? undefined : options.activation), 'float32')
     const dx = image.requiresGrad ? gradOfInput(wide, image, dequantize(w), geometry) : null
-    const db = bias?.requiresGrad ? converted(sum(wide, [0, 2, 3]), bias.dtype) : null
-    return [dx && converted(dx, x.dtype), ...(bias ? [db] : [])]
+    return [dx && converted(dx, x.dtype), ...(bias ? [gradOfBias(wide, bias, 1)] : [])]
   })
-  const activated = apart ? (options.activation === 'gelu' ? gelu(result) : silu(result)) : result
+  const activated = apart ? activatedApart(result, options.activation) : result
   return image === x ? activated : squeeze(activated, 0)
 }
