@@ -269,8 +269,6 @@ export interface Ops<V> {
     packed: V,
     wScale: V | null,
     wZero: V | null,
-    outScale: V | null,
-    outZero: V | null,
     bias: V | null,
     activation: number,
     kernelH: number,
@@ -431,7 +429,7 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   unpackInt4: 'vv',
   qpack: 'vv',
   qmatmul: 'vviooovoooooi',
-  qconv2d: 'vvioovoooooiiiiiiiii',
+  qconv2d: 'vvioovoooiiiiiiiii',
   wpack: 'vvvoiiii',
   wmatmul: 'vvvoiiiii',
   sppack: 'vvvviii',
@@ -440,4 +438,4 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = 'ba24c625386f01d3'
+export const fingerprint = 'a054a8c3b914d0c0'

@@ -44,7 +44,7 @@ function run(out: Tensor, p: BytesConv, g: Geometry): void {
   const code = quantizeCode[p.quantize ?? 'none']
   // biome-ignore format: the parameters of ops.def
   native.qconv2d(
-    out, p.x, code, p.xScale ?? null, p.xZero ?? null, p.packed, p.wScale ?? null, p.wZero ?? null, null, null,
+    out, p.x, code, p.xScale ?? null, p.xZero ?? null, p.packed, p.wScale ?? null, p.wZero ?? null,
     p.bias ?? null, p.activation ?? 0, p.kernel[0], p.kernel[1], g.stride[0], g.stride[1], g.pad[0], g.pad[1],
     g.dilation[0], g.dilation[1],
   )

@@ -140,9 +140,7 @@ struct QConvProblem {
   const int32_t* w_zero;
   int64_t w_zero_step;
   void* out;  // [images, out_channels, out_h, out_w], contiguous
-  DType out_type;
-  const float* out_scale;
-  const int32_t* out_zero;
+  DType out_type;  // int32 or a float dtype
   const float* bias;
   Activation activation;
 };

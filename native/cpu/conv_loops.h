@@ -5,10 +5,10 @@
 //
 // Patches are gathered just before their tiles run, a slice of a few panels of 32 columns at a time that the L1 or L2 cache
 // holds, so the matrix of patches takes no memory. The input's gradient is a forward product too, with turned weights
-// (lib/ops/conv.ts). Forward:
+// (lib/ops/convolve.ts). Forward:
 //
 //   pack the weights
-//   for each chunk of output pixels (conv_planes.h), on the pool:
+//   for each chunk of output pixels (conv_chunks.h), on the pool:
 //     lay its planes
 //     for each group, for each strip of column panels:
 //       for each slice of k:  gather the strip's patches;  for each row panel, for each panel of the strip: tile
@@ -23,7 +23,7 @@
 
 namespace kerf::KERF_TARGET {
 
-// Units of k in a slice: a panel of B takes 24 KiB of the 32 to 48 KiB of L1.
+// Of a panel of B in a slice of k: half of L1 or more (32 to 48 KiB).
 constexpr int64_t kSliceBytes = 24 << 10;
 // Packed weights up to this stay in L2 while one panel of B after the other passes; larger ones are read once for several.
 constexpr int64_t kWeightsInL2 = 640 << 10;
@@ -33,17 +33,20 @@ constexpr int64_t kStripBytes = 128 << 10;
 template <class T>
 using ConvTile = std::conditional_t<T::kWidens, typename T::Wide, T>;
 
+// Whether tiles can read float32 planes: a unit of B is an element of the input.
 template <class T>
-struct ConvProduct {
+constexpr bool kReadsPlanes = std::is_same_v<typename ConvTile<T>::Unit, typename T::In> && ConvTile<T>::kElements == 1;
+
+template <class T>
+struct ConvProduct : RowPanels {  // m: output channels of a group
   const ConvProblem* problem;
   const Patches* patches;
-  int64_t m, k;        // of a group
-  int64_t units;       // of the tile
-  int64_t words;       // of packed weights in a row
-  int64_t row_panels;
+  int64_t k;             // taps of a group
+  int64_t units;         // of the tile
+  int64_t words;         // of packed weights in a row
   const float* weights;  // groups, each row panels, each [words][rows]
 
-  int64_t row_of(int64_t panel) const { return panel * (m / row_panels) + min_of(panel, m % row_panels); }
+  bool streams_weights() const { return m * words * 4 > kWeightsInL2; }
 };
 
 // A panel of patches: columns [col, col + width) of the chunk, taps [k0, k0 + k).
@@ -121,13 +124,12 @@ struct ConvBlocking {
     constexpr int64_t panel_row = kPanel * static_cast<int64_t>(sizeof(Unit));
     slices = max_of(1, ceil_div(x.units, kSliceBytes / panel_row));
     slice_units = ceil_div(x.units, slices);
-    step = x.row_panels == 1 && x.m * 4 <= ConvTile<T>::kRows * kPanelVectors ? 2 : 1;
-    const bool streams = x.m * x.words * 4 > kWeightsInL2;
-    strip = streams ? max_of(step, kStripBytes / max_of(1, slice_units * panel_row) / step * step) : step;
+    step = vectors_at_once<ConvTile<T>>(x.m) / kPanelVectors;
+    strip = x.streams_weights() ? max_of(step, kStripBytes / max_of(1, slice_units * panel_row) / step * step) : step;
   }
 };
 
-// Columns [0, n) of a group by strips: `feed(args, first panel, panels, k0, units)` says where the tiles of a slice find B,
+// Columns [0, n) of a group by strips: `feed(args, col, cols, k0, k)` says where the tiles of a strip and a slice find B,
 // `place(sums, sums_row, row, rows, col, cols)` takes the sums. False when memory is exhausted.
 template <class T, BSource b_source, class Feed, class Place>
 static bool conv_columns(const ConvProduct<T>& x, const ConvBlocking<T>& by, int64_t group, int64_t n, Feed&& feed, Place&& place) {
@@ -176,7 +178,6 @@ constexpr double kGatherCycles = 8;
 // Whether tiles should read a chunk's planes themselves.
 template <class T>
 static bool reads_lines(const ConvProduct<T>& x, const Planes<typename T::In>& planes, const PixelChunk& chunk, int64_t group) {
-  if constexpr (!std::is_same_v<typename ConvTile<T>::Unit, typename T::In> || ConvTile<T>::kElements != 1) return false;
   const Patches& p = *x.patches;
   if (p.step.down != p.step.pitch) return false;
   const int64_t line = (chunk.rows - 1) * p.step.pitch + p.shape.out_w, panels = ceil_div(line, kPanel);
@@ -191,7 +192,7 @@ static bool conv_chunk(const ConvProduct<T>& x, const Planes<typename T::In>& pl
   using Tile = ConvTile<T>;
   const ConvBlocking<T> by(x);
   const Patches& p = *x.patches;
-  if constexpr (std::is_same_v<typename Tile::Unit, typename T::In> && Tile::kElements == 1) {
+  if constexpr (kReadsPlanes<T>) {
     if (reads_lines(x, planes, chunk, group)) {
       const int64_t line = (chunk.rows - 1) * p.step.pitch + p.shape.out_w;
       for (int64_t image = 0; image < chunk.images; image++) {
@@ -267,7 +268,7 @@ static bool run_conv(const ConvProblem& conv) {
   const int64_t threads = ns < kSerialNs ? 1 : pool_threads();
   Patches p;
   // Weights that no cache holds are read once for every chunk: then one for each thread, else a few.
-  const int64_t tasks = x.m * x.words * 4 > kWeightsInL2 ? threads : 4 * threads;
+  const int64_t tasks = x.streams_weights() ? threads : 4 * threads;
   if (!describe_patches(s, sizeof(In), threads == 1 ? 1 : min_of(tasks, static_cast<int64_t>(ns / kTaskNs) + 1), p)) return false;
   x.patches = &p;
   int32_t failed = 0;

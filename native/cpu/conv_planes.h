@@ -8,6 +8,7 @@
 // Planes are laid for a chunk at a time (conv_chunks.h), which stays in L2 between being laid and being read: each element is
 // read once for every tap of its channel.
 #pragma once
+#include <type_traits>
 #include "conv_chunks.h"
 
 namespace kerf::KERF_TARGET {
@@ -168,16 +169,17 @@ static int cut_pixels(const Patches& p, int64_t pixels, int64_t begin, int64_t e
   return count;
 }
 
-KERF_INLINE void copy_lanes(float* out, const float* from) { store(out, load(from)); }
-KERF_INLINE void copy_lanes(float* out, const f16* from) { store(out, load(from)); }
-KERF_INLINE void copy_lanes(float* out, const bf16* from) { store(out, load(from)); }
-KERF_INLINE void copy_lanes(f16* out, const f16* from) { memcpy(out, from, W * sizeof(f16)); }
-KERF_INLINE void copy_lanes(bf16* out, const bf16* from) { memcpy(out, from, W * sizeof(bf16)); }
-KERF_INLINE void copy_one(float* out, float from) { *out = from; }
-KERF_INLINE void copy_one(float* out, f16 from) { *out = to_float(from); }
-KERF_INLINE void copy_one(float* out, bf16 from) { *out = to_float(from); }
-KERF_INLINE void copy_one(f16* out, f16 from) { *out = from; }
-KERF_INLINE void copy_one(bf16* out, bf16 from) { *out = from; }
+// Elements as they are, or widened to float32.
+template <class In, class Out>
+static void copy_lanes(Out* out, const In* from) {
+  if constexpr (std::is_same_v<In, Out>) memcpy(out, from, W * sizeof(In));
+  else store(out, load(from));
+}
+template <class In, class Out>
+static void copy_one(Out* out, In from) {
+  if constexpr (std::is_same_v<In, Out>) *out = from;
+  else *out = to_float(from);
+}
 
 template <class In, class Out>
 struct Gather {

@@ -13,13 +13,11 @@ constexpr int64_t kPixelStage = 128;  // pixels that are gathered before they ar
 constexpr int64_t kLeastTiles = 8, kMostParts = 8, kLeastPart = 4096;
 
 template <class T>
-struct WeightGradProduct {
+struct WeightGradProduct : RowPanels {  // m: output channels of a group
   const ConvGradProblem* problem;
   const Patches* patches;
-  int64_t m, n;  // output channels and taps of a group
-  int64_t row_panels, col_panels;
-
-  int64_t row_of(int64_t panel) const { return panel * (m / row_panels) + min_of(panel, m % row_panels); }
+  int64_t n;  // taps of a group
+  int64_t col_panels;
 };
 
 // Pixels [pixel, pixel + count) of a chunk's image for `width` taps from `col` on, as a panel of B.

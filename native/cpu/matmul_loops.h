@@ -30,10 +30,10 @@ constexpr double kCachedBytes = 1 << 20;    // what a core's L2 cache holds
 constexpr double kMemoryBytesPerNs = 40;
 
 template <class T>
-struct Product {
+struct Product : RowPanels {
   const typename T::Rules::Problem* problem;
   int64_t units, k_blocks;
-  int64_t row_panels, col_panels;
+  int64_t col_panels;
   int64_t row_blocks, col_blocks;
   int64_t threads;
   // B: panel j starts at b + j * b_panel; `tail` is the packed last panel when B is read in place.
@@ -43,11 +43,6 @@ struct Product {
   const float* a;  // null: each task packs its rows
   int64_t a_word;  // 0: packed panels of all of A; else read in place with these steps
   int64_t a_row;
-
-  int64_t row_of(int64_t panel) const {
-    const int64_t m = problem->m;
-    return panel * (m / row_panels) + min_of(panel, m % row_panels);
-  }
 };
 
 template <class T>
@@ -350,6 +345,7 @@ static bool run_tiles(const typename T::Rules::Problem& p) {
   if (p.m == 0 || p.n == 0) return true;
   Product<T> x;
   x.problem = &p;
+  x.m = p.m;
   x.units = units_of<T>(p.k);
   x.row_panels = ceil_div(p.m, T::kRows);
   x.col_panels = ceil_div(p.n, kPanel);

@@ -17,6 +17,12 @@ constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// m rows in even panels: 15 in two are 8 + 7, not 14 + 1.
+struct RowPanels {
+  int64_t m, row_panels;
+  int64_t row_of(int64_t panel) const { return panel * (m / row_panels) + min_of(panel, m % row_panels); }
+};
+
 template <class Body>
 static void parallel_if(bool worthwhile, int64_t tasks, Body&& body) {
   if (worthwhile && tasks > 1) {

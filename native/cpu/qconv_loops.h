@@ -24,8 +24,7 @@ struct ByteInput {
   int32_t shift;  // laid = the quantized value + this
 };
 
-template <class X>
-KERF_INLINE vi bytes_of(const ByteInput&, const OneScale& one, vi offset, vf x) {
+KERF_INLINE vi bytes_of(const OneScale& one, vi offset, vf x) {
   return add_i(to_int(one.by_reciprocal ? quotient<true>(one, x) : quotient<false>(one, x)), offset);
 }
 
@@ -45,14 +44,14 @@ static void lay_row(const ByteInput& in, const X* x, int64_t plane, int64_t chan
         vf lanes[W];
         for (int r = 0; r < W; r++) lanes[r] = some == W ? load(x + (c + r) * plane + i) : load_n(x + (c + r) * plane + i, some);
         transpose(lanes);
-        for (int64_t r = 0; r < some; r++) store_bytes(out + (i + r) * channels + c, bytes_of<X>(in, one, offset, lanes[r]));
+        for (int64_t r = 0; r < some; r++) store_bytes(out + (i + r) * channels + c, bytes_of(one, offset, lanes[r]));
       }
       if (c == channels) continue;
       vf lanes[W];
       for (int r = 0; r < W; r++) lanes[r] = c + r < channels ? load_n(x + (c + r) * plane + i, some) : set1(0.0f);
       transpose(lanes);
       for (int64_t r = 0; r < some; r++)
-        store_bytes_n(out + (i + r) * channels + c, bytes_of<X>(in, one, offset, lanes[r]), channels - c);
+        store_bytes_n(out + (i + r) * channels + c, bytes_of(one, offset, lanes[r]), channels - c);
     }
   }
 }
@@ -62,7 +61,7 @@ template <class X>
 static void lay_bytes(const QConvProblem& c, const ConvChunks& p, const ByteInput& in, const PixelChunk& chunk, int64_t image, uint8_t* to) {
   const ConvShape& s = c.shape;
   const int64_t laid_h = span(chunk.rows, s.stride_h, s.kernel_h, s.dilation_h), row_bytes = p.laid_w * s.channels;
-  const int64_t x0 = max_of(0, s.pad_w), plane = s.in_h * s.in_w;
+  const int64_t x0 = s.pad_w, plane = s.in_h * s.in_w;
   const int64_t width = max_of(0, min_of(s.in_w, p.laid_w - s.pad_w));
   const auto* x = static_cast<const X*>(c.x) + image * s.channels * plane;
   const int zero = static_cast<uint8_t>(in.zero);
@@ -110,23 +109,17 @@ static void turn_words(const float* from, int64_t pixels, int64_t channels, Out*
   }
 }
 
-static void turn_bytes(const uint8_t* from, int64_t pixels, int64_t channels, uint8_t* out, int64_t plane) {
-  for (int64_t c = 0; c < channels; c++)
-    for (int64_t i = 0; i < pixels; i++) out[c * plane + i] = from[i * channels + c];
-}
-
 // A chunk. False when memory is exhausted.
 template <class T>
 static bool qconv_chunk(const QConvProblem& c, const ConvChunks& p, const ByteInput& in, const PixelChunk& chunk) {
   const ConvShape& s = c.shape;
-  const bool bytes_out = c.out_type == DType::int8_ || c.out_type == DType::uint8_;
   const int64_t k = s.channels * s.kernel_h * s.kernel_w, n = s.out_channels;
   const int64_t pixels = chunk.rows * s.out_w, m = chunk.images * pixels;
   const int64_t laid_bytes = span(chunk.rows, s.stride_h, s.kernel_h, s.dilation_h) * p.laid_w * s.channels;
   const bool in_place = s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1;
   auto* laid = static_cast<uint8_t*>(scratch(Scratch::planes, static_cast<size_t>((in_place ? chunk.images : 1) * laid_bytes + 64)));
   auto* rows = in_place ? laid : static_cast<uint8_t*>(scratch(Scratch::patches, static_cast<size_t>(m * k + 64)));
-  auto* result = static_cast<float*>(scratch(Scratch::results, static_cast<size_t>(m * n) * (bytes_out ? 1 : sizeof(float))));
+  auto* result = static_cast<float*>(scratch(Scratch::results, static_cast<size_t>(m * n) * sizeof(float)));
   if (!laid || !rows || !result) return false;
   for (int64_t i = 0; i < chunk.images; i++) {
     uint8_t* to = in_place ? laid + i * laid_bytes : laid;
@@ -158,9 +151,7 @@ static bool qconv_chunk(const QConvProblem& c, const ConvChunks& p, const ByteIn
   q.b_zero_step = c.w_zero_step;
   q.c = result;
   q.c_row = n;
-  q.c_type = bytes_out || c.out_type == DType::int32_ ? c.out_type : DType::float32_;
-  q.c_scale = c.out_scale;
-  q.c_zero = c.out_zero;
+  q.c_type = c.out_type == DType::int32_ ? DType::int32_ : DType::float32_;
   q.bias = c.bias;
   q.activation = c.activation;
   if (!qrun<T>(q)) return false;
@@ -170,10 +161,6 @@ static bool qconv_chunk(const QConvProblem& c, const ConvChunks& p, const ByteIn
     switch (c.out_type) {
       case DType::float16_: turn_words(from, pixels, n, static_cast<f16*>(c.out) + at, p.pixels); break;
       case DType::bfloat16_: turn_words(from, pixels, n, static_cast<bf16*>(c.out) + at, p.pixels); break;
-      case DType::int8_:
-      case DType::uint8_:
-        turn_bytes(reinterpret_cast<const uint8_t*>(result) + i * pixels * n, pixels, n, static_cast<uint8_t*>(c.out) + at, p.pixels);
-        break;
       default: turn_words(from, pixels, n, static_cast<float*>(c.out) + at, p.pixels); break;
     }
   }

@@ -164,7 +164,7 @@ template <class T>
 static bool wrun(const WMatmulProblem& p, const Chunks& chunks, const WLayout& layout, bool zeros) {
   constexpr int room = kVectorsOf<T>, rows_max = room / 2;
   const int64_t row_panels = ceil_div(p.m, rows_max);
-  auto row_of = [&](int64_t panel) { return panel * (p.m / row_panels) + min_of(panel, p.m % row_panels); };
+  const RowPanels all{p.m, row_panels};
   const int64_t most = ceil_div(p.m, row_panels);
   const int64_t per_row = chunks.quads * 2 + chunks.total * 2;  // words: digits, then scale and sum of each chunk
   auto* a = static_cast<uint32_t*>(scratch(Scratch::digits, static_cast<size_t>(p.m * per_row) * 4));
@@ -172,7 +172,7 @@ static bool wrun(const WMatmulProblem& p, const Chunks& chunks, const WLayout& l
   float* scales = reinterpret_cast<float*>(a + p.m * chunks.quads * 2);
   int32_t* sums = reinterpret_cast<int32_t*>(scales + p.m * chunks.total);
   parallel_if(p.m * p.k > 32 * 1024, row_panels, [&](int64_t panel) {
-    const int64_t row = row_of(panel), rows = row_of(panel + 1) - row;
+    const int64_t row = all.row_of(panel), rows = all.row_of(panel + 1) - row;
     panel_digits<typename T::Dot>(p, chunks, row, rows, a + row * chunks.quads * 2, scales + row * chunks.total,
                                   sums + row * chunks.total);
   });
@@ -198,7 +198,7 @@ static bool wrun(const WMatmulProblem& p, const Chunks& chunks, const WLayout& l
       const int vectors = static_cast<int>(step) * kPanelVectors;
       for (int64_t row_panel = row_block * row_panels / row_blocks; row_panel < (row_block + 1) * row_panels / row_blocks;
            row_panel++) {
-        const int64_t row = row_of(row_panel), rows = row_of(row_panel + 1) - row;
+        const int64_t row = all.row_of(row_panel), rows = all.row_of(row_panel + 1) - row;
         alignas(64) float tile[kVectorsOf<T> * W] = {};
         WTileArgs args{&chunks,
                        weights + panel * layout.panel,

@@ -7,7 +7,7 @@
 namespace kerf::ops {
 
 Status qconv2d(Stream& stream, View out, View x, i64 quantize, OptView x_scale, OptView x_zero, View packed, OptView w_scale,
-               OptView w_zero, OptView out_scale, OptView out_zero, OptView bias, i64 activation, i64 kernelH, i64 kernelW, i64 strideH,
+               OptView w_zero, OptView bias, i64 activation, i64 kernelH, i64 kernelW, i64 strideH,
                i64 strideW, i64 padH, i64 padW, i64 dilationH, i64 dilationW) {
   const QConvCell& cell = kernels().qconv2d;
   if (!cell.run) return Status::error(Code::unsupported, "no int8 kernel on %s", kernels().target);
@@ -27,7 +27,6 @@ Status qconv2d(Stream& stream, View out, View x, i64 quantize, OptView x_scale, 
   p.packed = packed.data;
   REQUIRE(whole(x_scale, DType::float32_, 1) && whole(x_zero, DType::int32_, 1));
   REQUIRE(whole(w_scale, DType::float32_, n) && whole(w_zero, DType::int32_, n));
-  REQUIRE(whole(out_scale, DType::float32_, 1) && whole(out_zero, DType::int32_, 1));
   p.x_scale = data_of<float>(x_scale);
   p.x_zero = data_of<int32_t>(x_zero);
   p.w_scale = data_of<float>(w_scale);
@@ -36,8 +35,6 @@ Status qconv2d(Stream& stream, View out, View x, i64 quantize, OptView x_scale, 
   p.w_zero_step = present(w_zero) ? step_of(w_zero, n) : 0;
   p.out = out.data;
   p.out_type = out.dtype;
-  p.out_scale = data_of<float>(out_scale);
-  p.out_zero = data_of<int32_t>(out_zero);
   REQUIRE(holds_bias(bias, n));
   p.bias = data_of<float>(bias);
   p.activation = static_cast<Activation>(activation);
@@ -46,9 +43,8 @@ Status qconv2d(Stream& stream, View out, View x, i64 quantize, OptView x_scale, 
   if (out.dtype == DType::int32_) {
     REQUIRE(!present(bias) && activation == 0);
   } else {
-    REQUIRE(is_floating(out.dtype) || out.dtype == DType::int8_ || out.dtype == DType::uint8_);
-    REQUIRE(present(w_scale) && (present(x_scale) || p.quantize == Quantize::per_tensor));
-    REQUIRE(is_floating(out.dtype) || present(out_scale));
+    REQUIRE(is_floating(out.dtype) && present(w_scale));
+    REQUIRE(present(x_scale) || p.quantize == Quantize::per_tensor);
   }
   const double ns = 500 + conv_operations(p.shape) / 500 + static_cast<double>(count(x) + count(out)) / 2;
   return stream.run(ns, [name = cell.name, run = cell.run, p] {
