@@ -1,8 +1,10 @@
 /** What the jobs on Fashion-MNIST share: images, network, training. */
 import { existsSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
+import { parseArgs } from 'node:util'
 import { type amp, crossEntropy, data, io, nn, optim, train } from 'kerf'
-import { type Digits, percent, type Weights, weightsOf } from './digits-training'
+import { type Digits, exitWith, percent, progress, reportHead, type Weights, weightsOf } from './digits-training'
 
 /** Where Debian's package dataset-fashion-mnist puts the files. */
 export const FOLDER = '/usr/share/datasets/fashion-mnist'
@@ -157,3 +159,52 @@ export const epochsOf = ({ trainer }: Run) =>
     ...{ epoch: epoch + 1, loss: training.loss, training: training.accuracy },
     ...{ validation: validation?.accuracy, seconds },
   }))
+
+interface Form {
+  name: string
+  images: Record<keyof Images, number>
+}
+
+export interface Given<F extends Form> {
+  form: F
+  images: Images
+  /** --folder, which is there; only for a job that leaves files. */
+  folder: string
+  say(line: string): void
+}
+
+export interface Outcome {
+  failures: string[]
+  /** What the result says beside its head. */
+  result: object
+  /** For a terminal. */
+  text(seconds: number): string
+}
+
+/** Runs a job as a program: --quick, --json, --data and, where it leaves files, --folder; exit code 1 when it failed. */
+export function asProgram<F extends Form>(
+  name: string,
+  forms: { full: F; quick: F; leavesFiles: boolean },
+  job: (given: Given<F>) => Promise<Outcome>,
+): void {
+  exitWith(name, async () => {
+    const flag = { type: 'boolean', default: false } as const
+    const options = { quick: flag, json: flag, data: { type: 'string', default: FOLDER } } as const
+    const withFolder = { ...options, folder: { type: 'string', default: 'fashion-model' } } as const
+    const { leavesFiles } = forms
+    const { values } = parseArgs({ options: (leavesFiles ? withFolder : options) as typeof withFolder })
+    const { folder } = values
+    const form = values.quick ? forms.quick : forms.full
+    const started = performance.now()
+    const images = await fashion(values.data, form.images)
+    if (leavesFiles) await mkdir(folder, { recursive: true })
+    const outcome = await job({ form, images, folder, say: progress(values.json).say })
+    const { failures } = outcome
+    const passed = failures.length === 0
+    const seconds = Math.round((performance.now() - started) / 1000)
+    const result = { ...reportHead(name), ...{ form: form.name, seconds, passed, failures }, ...outcome.result }
+    console.log(values.json ? JSON.stringify(result, null, 2) : outcome.text(seconds))
+    for (const failure of failures) console.error(`${name}: ${failure}`)
+    return passed ? 0 : 1
+  })
+}

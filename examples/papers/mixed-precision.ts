@@ -15,10 +15,9 @@
  * Data: Debian's package dataset-fashion-mnist, or --data. Weights are those of the epoch with the most right answers on 5,000
  * validation images cut from the training set; the test set is used once a model.
  */
-import { parseArgs } from 'node:util'
 import { amp, crossEntropy, manualSeed, nn, scope } from 'kerf'
-import { evaluate, exitWith, percent, progress, reportHead, textTable } from '../digits-training'
-import { cnn, epochsOf, FOLDER, fashion, type Images, type Plan, parametersOf, Run } from '../fashion-training'
+import { evaluate, percent, textTable } from '../digits-training'
+import { asProgram, cnn, epochsOf, type Images, type Plan, parametersOf, Run } from '../fashion-training'
 
 /** What the rows may be below float32 on the test set. */
 const TOLERATED = 0.008
@@ -161,30 +160,12 @@ function table(rows: readonly Row[]): string {
   return textTable(head, ['network', 'precision'], rows.map(cells))
 }
 
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: {
-      quick: { type: 'boolean', default: false },
-      json: { type: 'boolean', default: false },
-      data: { type: 'string', default: FOLDER },
-    },
-  })
-  const form = values.quick ? quick : full
-  const started = performance.now()
-  const show = progress(values.json)
-  const images = await fashion(values.data, form.images)
+asProgram('mixed-precision', { full, quick, leavesFiles: false }, async ({ form, images, say }) => {
   const rows: Row[] = []
-  for (const net of form.nets) rows.push(...(await compare(net, images, show.say)))
-  const failures = form.name === 'full' ? missed(rows) : []
-  const passed = failures.length === 0
-  const seconds = Math.round((performance.now() - started) / 1000)
-  const result = {
-    ...reportHead('mixed-precision'),
-    ...{ form: form.name, seconds, passed, failures, images: form.images, tolerated: TOLERATED, rows },
+  for (const net of form.nets) rows.push(...(await compare(net, images, say)))
+  return {
+    failures: form.name === 'full' ? missed(rows) : [],
+    result: { images: form.images, tolerated: TOLERATED, rows },
+    text: () => table(rows),
   }
-  console.log(values.json ? JSON.stringify(result, null, 2) : table(rows))
-  for (const failure of failures) console.error(`mixed-precision: ${failure}`)
-  return passed ? 0 : 1
-}
-
-exitWith('mixed-precision', main)
+})

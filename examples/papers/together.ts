@@ -22,21 +22,11 @@
  * once a model. Latency is of the whole forward pass, result read; the models take turns, so that other work on the machine
  * slows all of them alike. In all of them batch norms are part of the convolutions.
  */
-import { mkdir, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import path from 'node:path'
-import { parseArgs } from 'node:util'
 import { data, distill, io, manualSeed, nn, noGrad, optim, prune, quant, randn, scope, tensor } from 'kerf'
-import {
-  evaluate,
-  exitWith,
-  percent,
-  progress,
-  reportHead,
-  textTable,
-  type Weights,
-  weightsOf,
-} from '../digits-training'
-import { batchesOf, CNN, cnn, FOLDER, fashion, type Images, once, parametersOf, Run } from '../fashion-training'
+import { evaluate, percent, textTable, type Weights, weightsOf } from '../digits-training'
+import { asProgram, batchesOf, CNN, cnn, type Images, once, parametersOf, Run } from '../fashion-training'
 
 type Stages = readonly (readonly number[])[]
 
@@ -305,38 +295,19 @@ async function makeAll(
   return { kinds, loaded }
 }
 
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: {
-      quick: { type: 'boolean', default: false },
-      json: { type: 'boolean', default: false },
-      data: { type: 'string', default: FOLDER },
-      folder: { type: 'string', default: 'fashion-model' },
-    },
-  })
-  const form = values.quick ? quick : full
-  const started = performance.now()
-  const images = await fashion(values.data, form.images)
-  await mkdir(values.folder, { recursive: true })
-  const { kinds, loaded } = await makeAll(form, images, values.folder, progress(values.json).say)
+asProgram('together', { full, quick, leavesFiles: true }, async ({ form, images, folder, say }) => {
+  const { kinds, loaded } = await makeAll(form, images, folder, say)
   const weighed: Omit<Row, 'latency'>[] = []
-  for (const kind of kinds) weighed.push(await weigh(kind, images, values.folder))
+  for (const kind of kinds) weighed.push(await weigh(kind, images, folder))
   const times = await latencies(
     kinds.map(({ model }) => model),
     form.rounds,
   )
   const rows = weighed.map((row, i): Row => ({ ...row, latency: times[i] as Row['latency'] }))
   const different = rows.filter(({ same }) => !same).map(({ name }) => `${name}: came back different`)
-  const failures = [...different, ...(form.name === 'full' ? missed(rows) : [])]
-  const passed = failures.length === 0
-  const seconds = Math.round((performance.now() - started) / 1000)
-  const result = {
-    ...reportHead('together'),
-    ...{ form: form.name, seconds, passed, failures, settings: form, loaded, rows },
+  return {
+    failures: [...different, ...(form.name === 'full' ? missed(rows) : [])],
+    result: { settings: form, loaded, rows },
+    text: () => table(rows),
   }
-  console.log(values.json ? JSON.stringify(result, null, 2) : table(rows))
-  for (const failure of failures) console.error(`together: ${failure}`)
-  return passed ? 0 : 1
-}
-
-exitWith('together', main)
+})
