@@ -38,6 +38,15 @@ const MAX_FREE_BYTES = 1 << 29
 
 /** By device, then by size. */
 const free = new Map<DeviceName, Map<number, Storage[]>>()
+
+function freeOn(device: DeviceName): Map<number, Storage[]> {
+  const known = free.get(device)
+  if (known) return known
+  const sizes = new Map<number, Storage[]>()
+  free.set(device, sizes)
+  return sizes
+}
+
 let freeBytes = 0
 let slab: ArrayBuffer | null = null
 let slabNext = 0
@@ -75,7 +84,7 @@ export function allocate(bytes: number): CpuStorage
 export function allocate(bytes: number, device: DeviceName): Storage
 export function allocate(bytes: number, device: DeviceName = 'cpu'): Storage {
   const size = sizeClass(bytes)
-  const recycled = free.get(device)?.get(size)?.pop()
+  const recycled = freeOn(device).get(size)?.pop()
   if (recycled) {
     freeBytes -= size
     recycled.refs = 1
@@ -101,14 +110,15 @@ export function allocate(bytes: number, device: DeviceName = 'cpu'): Storage {
 export function release(storage: Storage): void {
   if (--storage.refs > 0) return
   if (freeBytes + storage.bytes > MAX_FREE_BYTES) return
-  const sizes = free.get(storage.device) ?? new Map<number, Storage[]>()
-  free.set(storage.device, sizes)
-  const list = sizes.get(storage.bytes)
-  // A fresh object: whoever still holds the old one must not count references of the new owner.
-  const recycled = { ...storage, refs: 0, version: 0 }
+  const { buffer, device, byteOffset, bytes } = storage
+  const sizes = freeOn(device)
+  const list = sizes.get(bytes)
+  // A fresh object: whoever still holds the old one must not count references of the new owner. Not a spread of it, which
+  // takes as long as a small op (0.25 us).
+  const recycled = { buffer, device, byteOffset, bytes, refs: 0, version: 0 }
   if (list) list.push(recycled)
-  else sizes.set(storage.bytes, [recycled])
-  freeBytes += storage.bytes
+  else sizes.set(bytes, [recycled])
+  freeBytes += bytes
 }
 
 /** For info() and tests: what waits for reuse. */
