@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "../core/contracts.h"
 #include "../core/stream.h"
 #include "axes.h"
 #include "ops.h"
@@ -56,17 +57,6 @@ bool same_but(const View& a, const View& b, int64_t axis) {
 }
 
 int64_t distance(int64_t stride) { return stride < 0 ? -stride : stride; }
-
-// The index vector of indexSelect and indexAdd as a view with v's rank: 0 steps along all other axes.
-View spread(const View& index, const View& v, int64_t axis) {
-  View r = index;
-  r.rank = v.rank;
-  for (int i = 0; i < v.rank; i++) {
-    r.shape[i] = i == axis ? index.shape[0] : v.shape[i];
-    r.stride[i] = i == axis ? index.stride[0] : 0;
-  }
-  return r;
-}
 
 // The loops shared by all four ops: runs along the innermost of the other axes, or along the index axis where that is
 // denser or the only one. x is the view that is indexed, y the one with the index's shape.

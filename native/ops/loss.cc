@@ -5,6 +5,7 @@
 // computed relative to the row's maximum, so that large logits do not cancel.
 #include <cmath>
 
+#include "../core/contracts.h"
 #include "ops.h"
 #include "row_walk.h"
 #include "scalar.h"
@@ -28,10 +29,6 @@ struct BadLabel {
                  static_cast<long long>(classes));
   }
 };
-
-bool is_batch(const View& v, DType dtype, const View& logits) {
-  return v.rank == 1 && v.dtype == dtype && v.shape[0] == logits.shape[0];
-}
 
 }  // namespace
 

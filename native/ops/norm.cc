@@ -1,4 +1,5 @@
 // layerNorm, rmsNorm and their gradients.
+#include "../core/contracts.h"
 #include "ops.h"
 #include "row_walk.h"
 #include "scalar.h"
@@ -7,14 +8,6 @@ namespace kerf::ops {
 namespace {
 
 double norm_ns(const View& a) { return 0.5 * static_cast<double>(count(a)) + 200; }
-
-bool is_vector(const View& v, const View& a) { return v.rank == 1 && a.rank > 0 && v.shape[0] == a.shape[a.rank - 1]; }
-bool may_be_vector(const OptView& v, const View& a) { return !present(v) || (is_vector(v, a) && is_floating(v.dtype)); }
-
-// One contiguous float32 a row.
-bool is_statistic(const View& v, const View& a) {
-  return v.dtype == DType::float32_ && contiguous(v) && a.rank > 0 && count(v) * a.shape[a.rank - 1] == count(a);
-}
 
 // The vector as contiguous float32, copied to `to` unless it is that already.
 const float* as_floats(const OptView& v, float* to) {

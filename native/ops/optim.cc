@@ -1,4 +1,5 @@
 // Optimizer steps, in place, in chunks that stay within L1 and L2.
+#include "../core/contracts.h"
 #include "../core/optim_steps.h"
 #include "axes.h"
 #include "ops.h"
@@ -8,10 +9,6 @@ namespace kerf::ops {
 namespace {
 
 constexpr int64_t kChunk = 16384;
-
-bool is_state(const View& state, const View& param) {
-  return state.dtype == DType::float32_ && contiguous(state) && same_shape(state, param);
-}
 
 template <class Body>
 void for_chunks(double ns, int64_t n, Body&& body) {

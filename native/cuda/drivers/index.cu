@@ -8,17 +8,6 @@ namespace cuda {
 namespace ops {
 namespace {
 
-// The index vector of indexSelect and indexAdd as a view with v's rank: 0 steps along all other axes.
-View spread(const View& index, const View& v, int64_t axis) {
-  View r = index;
-  r.rank = v.rank;
-  for (int i = 0; i < v.rank; i++) {
-    r.shape[i] = i == axis ? index.shape[0] : v.shape[i];
-    r.stride[i] = i == axis ? index.stride[0] : 0;
-  }
-  return r;
-}
-
 // The numbers of the indices as the user sees them: of a vector along the axis, else of every element.
 View numbers_of(const View& index, int64_t axis, bool one_vector) {
   View r = contiguous_view(nullptr, DType::int64_, index);

@@ -1,5 +1,6 @@
 // What drivers do the same way: axes of several views for a kernel, the size of a grid, the dtype of a view as a type.
 #pragma once
+#include "../../core/contracts.h"
 #include "../elements.cuh"
 #include "ops.h"
 

@@ -6,13 +6,6 @@
 namespace kerf {
 namespace cuda {
 namespace ops {
-namespace {
-
-bool is_state(const View& state, const View& param) {
-  return state.dtype == DType::float32_ && contiguous(state) && same_shape(state, param);
-}
-
-}  // namespace
 
 Status sgdStep(Gpu& gpu, View param, View grad, OptView momentumBuffer, f64 lr, f64 momentum, f64 dampening, f64 weightDecay,
                i64 nesterov, i64 firstStep, f64 gradScale) {

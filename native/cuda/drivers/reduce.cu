@@ -7,13 +7,6 @@ namespace cuda {
 namespace ops {
 namespace {
 
-bool reduces(const View& out, const View& a) {
-  if (out.rank != a.rank) return false;
-  for (int i = 0; i < a.rank; i++)
-    if (out.shape[i] != 1 && out.shape[i] != a.shape[i]) return false;
-  return true;
-}
-
 template <class Fold, class Out, class A>
 Status launch_fold(Gpu& gpu, const char* op, const View& out, const View& a, Out to, A from, Fold how) {
   const int64_t outputs = count(out);

@@ -52,12 +52,6 @@ Status soft_grad(Gpu& gpu, const char* op, const View& out, const View& grad, co
   });
 }
 
-bool may_be_vector(const OptView& v, const View& a) {
-  return !present(v) || (v.rank == 1 && a.rank > 0 && v.shape[0] == a.shape[a.rank - 1] && is_floating(v.dtype));
-}
-bool is_statistic(const View& v, const View& a) {
-  return v.dtype == DType::float32_ && contiguous(v) && a.rank > 0 && count(v) * a.shape[a.rank - 1] == count(a);
-}
 Vector vector_of(const OptView& v) {
   if (!present(v)) return {{nullptr, DType::float32_}, 0};
   return {{v.data, v.dtype}, v.stride[0]};
@@ -103,9 +97,6 @@ Status norm_grad(Gpu& gpu, const char* op, const View& da, const OptView& dweigh
   });
 }
 
-bool is_batch(const View& v, DType dtype, const View& logits) {
-  return v.rank == 1 && v.dtype == dtype && v.shape[0] == logits.shape[0];
-}
 Statistic statistic_of(const View& v) { return {static_cast<float*>(v.data), v.stride[0]}; }
 Labels labels_of(Gpu& gpu, const View& labels, const View& logits, i64 ignore) {
   return {static_cast<const long long*>(labels.data), labels.stride[0], ignore,
