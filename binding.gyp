@@ -4,7 +4,7 @@
     "cflags_cc!": ["-std=gnu++17", "-std=gnu++20"],
     "cflags_cc": ["-std=c++20", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wall", "-Wextra"],
     "xcode_settings": { "CLANG_CXX_LANGUAGE_STANDARD": "c++20", "MACOSX_DEPLOYMENT_TARGET": "11.0" },
-    "conditions": [["target_arch=='x64'", { "defines": ["KERF_HAVE_AVX2", "KERF_HAVE_AVX_VNNI", "KERF_HAVE_AVX512", "KERF_HAVE_AVX512_VNNI", "KERF_HAVE_AVX512_BF16"] }]]
+    "conditions": [["target_arch=='x64'", { "defines": ["KERF_HAVE_AVX2", "KERF_HAVE_AVX_VNNI", "KERF_HAVE_AVX512", "KERF_HAVE_AVX512_VNNI", "KERF_HAVE_AVX512_BF16", "KERF_HAVE_AMX"] }]]
   },
   "targets": [
     {
@@ -19,7 +19,7 @@
           "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS", "KERF_BUILDER=\"node-gyp\"", "KERF_HAVE_GENERIC"
         ],
         "dependencies": ["kerf_core", "kerf_generic"],
-        "conditions": [["target_arch=='x64'", { "dependencies": ["kerf_avx2", "kerf_avx_vnni", "kerf_avx512", "kerf_avx512_vnni", "kerf_avx512_bf16"] }]]
+        "conditions": [["target_arch=='x64'", { "dependencies": ["kerf_avx2", "kerf_avx_vnni", "kerf_avx512", "kerf_avx512_vnni", "kerf_avx512_bf16", "kerf_amx"] }]]
       },
       {
         "target_name": "kerf_core",
@@ -74,6 +74,13 @@
         "cflags_cc": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512_bf16').flags.join(' ')\")"],
         "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'avx512_bf16').flags.join(' ')\")"] },
         "defines": ["KERF_TARGET=avx512_bf16"]
+      }, {
+        "target_name": "kerf_amx",
+        "type": "static_library",
+        "sources": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'amx').sources.join(' ')\")"],
+        "cflags_cc": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'amx').flags.join(' ')\")"],
+        "xcode_settings": { "OTHER_CPLUSPLUSFLAGS": ["<!@(node -p \"require('./native/sources.json').targets.find(t => t.name === 'amx').flags.join(' ')\")"] },
+        "defines": ["KERF_TARGET=amx"]
       }] }]
   ]
 }

@@ -22,6 +22,7 @@ export const targets = [
   { name: 'avx512', parent: 'avx2', features: 'avx512f avx512bw avx512dq avx512vl' },
   { name: 'avx512_vnni', parent: 'avx512', features: 'avx512_vnni' },
   { name: 'avx512_bf16', parent: 'avx512_vnni', features: 'avx512_bf16' },
+  { name: 'amx', parent: 'avx512_bf16', features: 'amx_tile amx_bf16 amx_int8' },
 ] as const
 
 export type TargetName = (typeof targets)[number]['name']
@@ -438,4 +439,4 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = 'a054a8c3b914d0c0'
+export const fingerprint = 'b237740c73d5a268'

@@ -5,6 +5,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace kerf {
 
@@ -16,7 +20,7 @@ struct Bit {
   uint32_t leaf, subleaf;
   char reg;  // 'b', 'c', 'd' or 'a'
   int bit;
-  uint32_t state;  // xcr0 bits that must be set: 6 = xmm, ymm; 0xe6 adds the zmm and mask registers
+  uint32_t state;  // xcr0 bits that must be set: 6 = xmm, ymm; 0xe6 adds the zmm and mask registers, 0x600e6 the tiles
 };
 
 constexpr Bit kBits[] = {
@@ -26,7 +30,7 @@ constexpr Bit kBits[] = {
     {"avx512bw", 7, 0, 'b', 30, 0xe6},   {"avx512vl", 7, 0, 'b', 31, 0xe6},
     {"avx512_vnni", 7, 0, 'c', 11, 0xe6}, {"avx_vnni", 7, 1, 'a', 4, 6},
     {"avx512_bf16", 7, 1, 'a', 5, 0xe6}, {"avx512_fp16", 7, 0, 'd', 23, 0xe6},
-    {"amx_tile", 7, 0, 'd', 24, 0x600e6},
+    {"amx_tile", 7, 0, 'd', 24, 0x600e6}, {"amx_bf16", 7, 0, 'd', 22, 0x600e6}, {"amx_int8", 7, 0, 'd', 25, 0x600e6},
 };
 
 uint32_t enabled_state() {
@@ -37,12 +41,25 @@ uint32_t enabled_state() {
   return low;
 }
 
+// Linux keeps the tile registers' 8 KB for a process only once it has asked for them.
+constexpr uint32_t kTileState = 0x60000;
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+
 bool has_one(const char* name, size_t length) {
   for (const Bit& bit : kBits) {
     if (strlen(bit.name) != length || strncmp(bit.name, name, length) != 0) continue;
     uint32_t r[4];  // a b c d
     if (!__get_cpuid_count(bit.leaf, bit.subleaf, &r[0], &r[1], &r[2], &r[3])) return false;
-    return (r[bit.reg - 'a'] >> bit.bit & 1) && (enabled_state() & bit.state) == bit.state;
+    return (r[bit.reg - 'a'] >> bit.bit & 1) && (enabled_state() & bit.state) == bit.state &&
+           (!(bit.state & kTileState) || may_use_tiles());
   }
   return false;
 }

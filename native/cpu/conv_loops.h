@@ -116,16 +116,19 @@ static void place_lines(const ConvProduct<T>& x, const PixelChunk& chunk, int64_
 template <class T>
 struct ConvBlocking {
   using Unit = typename ConvTile<T>::Unit;
-  int64_t slices, slice_units;  // of k
+  int64_t all_units, slices, slice_units;  // of k; a slice has at most so many
   int64_t step;                 // panels in a tile: few rows take two
   int64_t strip;                // panels for which the weights are read once
 
-  explicit ConvBlocking(const ConvProduct<T>& x) {
+  explicit ConvBlocking(const ConvProduct<T>& x) : all_units(x.units) {
     constexpr int64_t panel_row = kPanel * static_cast<int64_t>(sizeof(Unit));
     slices = max_of(1, ceil_div(x.units, kSliceBytes / panel_row));
-    slice_units = ceil_div(x.units, slices);
+    slice_units = row_units<T>(ceil_div(x.units, slices) + T::kTogether - 1);
     step = vectors_at_once<ConvTile<T>>(x.m) / kPanelVectors;
     strip = x.streams_weights() ? max_of(step, kStripBytes / max_of(1, slice_units * panel_row) / step * step) : step;
+  }
+  int64_t unit_of(int64_t slice) const {
+    return slice == slices ? all_units : slice * all_units / slices / T::kTogether * T::kTogether;
   }
 };
 
@@ -138,10 +141,11 @@ static bool conv_columns(const ConvProduct<T>& x, const ConvBlocking<T>& by, int
   auto* sums = static_cast<float*>(scratch(Scratch::convert, static_cast<size_t>(x.m * sums_row) * sizeof(float)));
   if (!sums) return false;
   const float* weights = x.weights + group * x.m * x.words;
+  [[maybe_unused]] const typename Tile::TileState state;
   for (int64_t first = 0; first < col_panels; first += by.strip) {
     const int64_t number = min_of(by.strip, col_panels - first), col0 = first * kPanel, cols = min_of(number * kPanel, n - col0);
     for (int64_t slice = 0; slice < by.slices; slice++) {
-      const int64_t unit0 = slice * x.units / by.slices, units = (slice + 1) * x.units / by.slices - unit0;
+      const int64_t unit0 = by.unit_of(slice), units = by.unit_of(slice + 1) - unit0;
       TileArgs<Tile> args;
       args.units = units;
       args.a_row = 1;
@@ -163,7 +167,7 @@ static bool conv_columns(const ConvProduct<T>& x, const ConvBlocking<T>& by, int
           args.b = b + i * args.b_panel;
           args.c = sums + row * sums_row + i * kPanel;
           args.last = width - (vectors - 1) * W;
-          choose_tile<Tile, ASource::packed, b_source>(height, vectors)(args);
+          multiply_tile<Tile, ASource::packed, b_source>(args, height, vectors);
         }
         if (slice + 1 == by.slices) place(sums, sums_row, row, height, col0, cols);
       }
@@ -250,10 +254,10 @@ static bool run_conv(const ConvProblem& conv) {
   x.m = s.out_channels;
   x.k = s.channels * s.kernel_h * s.kernel_w;
   x.units = units_of<ConvTile<T>>(x.k);
-  x.words = units_of<T>(x.k) * T::kSub;
+  x.words = row_units<T>(units_of<T>(x.k)) * T::kSub;
   x.row_panels = ceil_div(x.m, T::kRows);
   const bool direct = x.m <= kDirectRows;
-  float* weights = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(s.groups * x.m * x.words + 1) * sizeof(float)));
+  float* weights = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(s.groups * x.m * x.words + kBeyondA<T> + 1) * sizeof(float)));
   if (!weights) return false;
   if (direct) {
     pack_direct<In>(conv, x.k, weights);

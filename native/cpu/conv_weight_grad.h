@@ -43,9 +43,11 @@ template <class T>
 static bool weight_grad_chunk(const WeightGradProduct<T>& x, const Planes<typename T::In>& planes, const PixelChunk& chunk, int64_t group,
                               float* sums, bool accumulate, int64_t col0, int64_t col1) {
   using Unit = typename T::Unit;
-  auto* a = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(x.m * units_of<T>(kPixelSlice) * T::kSub) * sizeof(float)));
+  auto* a = static_cast<float*>(
+      scratch(Scratch::pack_a, static_cast<size_t>(x.m * row_units<T>(units_of<T>(kPixelSlice)) * T::kSub + kBeyondA<T>) * sizeof(float)));
   auto* b = static_cast<Unit*>(scratch(Scratch::patches, static_cast<size_t>(units_of<T>(kPixelSlice) * kPanel) * sizeof(Unit)));
   if (!a || !b) return false;
+  [[maybe_unused]] const typename T::TileState state;
   const ConvShape& s = x.patches->shape;
   const int64_t all = x.patches->pixels;
   for (int64_t image = 0; image < chunk.images; image++) {
@@ -55,7 +57,7 @@ static bool weight_grad_chunk(const WeightGradProduct<T>& x, const Planes<typena
       const int64_t count = min_of(kPixelSlice, planes.pixels - pixel), units = units_of<T>(count);
       for (int64_t panel = 0; panel < x.row_panels; panel++) {
         const int64_t row = x.row_of(panel), rows = x.row_of(panel + 1) - row;
-        pack_a_panel<T>(a + row * units * T::kSub, grad + row * all + pixel, rows, count, all, 1);
+        pack_a_panel<T>(a + row * row_units<T>(units) * T::kSub, grad + row * all + pixel, rows, count, all, 1);
       }
       for (int64_t col_panel = col0; col_panel < col1; col_panel++) {
         const int64_t col = col_panel * kPanel, width = min_of(kPanel, x.n - col);
@@ -75,10 +77,10 @@ static bool weight_grad_chunk(const WeightGradProduct<T>& x, const Planes<typena
         args.ahead_step = 0;
         for (int64_t panel = 0; panel < x.row_panels; panel++) {
           const int64_t row = x.row_of(panel), height = x.row_of(panel + 1) - row;
-          args.a = a + row * units * T::kSub;
+          args.a = a + row * row_units<T>(units) * T::kSub;
           args.a_word = height;
           args.c = sums + row * x.n + col;
-          choose_tile<T, ASource::packed>(height, vectors)(args);
+          multiply_tile<T, ASource::packed>(args, height, vectors);
         }
       }
       accumulate = true;

@@ -33,6 +33,10 @@ template <class T>
 struct Product : RowPanels {
   const typename T::Rules::Problem* problem;
   int64_t units, k_blocks;
+  int64_t unit_of(int64_t k_block) const {
+    return k_block == k_blocks ? units : k_block * units / k_blocks / T::kTogether * T::kTogether;
+  }
+  int64_t most_units() const { return row_units<T>(ceil_div(units, k_blocks) + T::kTogether - 1); }
   int64_t col_panels;
   int64_t row_blocks, col_blocks;
   int64_t threads;
@@ -103,27 +107,27 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
   const int64_t panels_at_once = x.row_panels == 1 ? vectors_at_once<T>(p.m) / kPanelVectors : 1;
   float* wide = nullptr;
   if (T::kWidens && row_panel1 - row_panel0 >= kWidenRowPanels) {
-    const int64_t words = ceil_div(x.units, x.k_blocks) * T::kSub;
+    const int64_t words = x.most_units() * T::kSub;
     wide = static_cast<float*>(scratch(Scratch::widen, static_cast<size_t>(words * kPanel) * sizeof(float)));
     if (!wide) return false;
   }
   float* own_a = nullptr;
   if (!x.a) {
-    const int64_t words = ceil_div(x.units, x.k_blocks) * T::kSub;
-    own_a = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(rows * words) * sizeof(float)));
+    const int64_t words = rows * x.most_units() * T::kSub + kBeyondA<T>;
+    own_a = static_cast<float*>(scratch(Scratch::pack_a, static_cast<size_t>(words) * sizeof(float)));
     if (!own_a) return false;
     Rules::begin_rows(p, row0, rows);
   }
 
+  [[maybe_unused]] const typename T::TileState state;
   for (int64_t k_block = 0; k_block < x.k_blocks; k_block++) {
-    const int64_t unit0 = k_block * x.units / x.k_blocks;
-    const int64_t units = (k_block + 1) * x.units / x.k_blocks - unit0;
+    const int64_t unit0 = x.unit_of(k_block), units = x.unit_of(k_block + 1) - unit0;
     const bool last_block = k_block + 1 == x.k_blocks;
     if (own_a) {
       const int64_t p0 = unit0 * T::kElements, k = min_of(units * T::kElements, p.k - p0);
       for (int64_t panel = row_panel0; panel < row_panel1; panel++) {
         const int64_t row = x.row_of(panel);
-        float* to = own_a + (row - row0) * units * T::kSub;
+        float* to = own_a + (row - row0) * row_units<T>(units) * T::kSub;
         if (!Rules::template pack_rows<T>(p, to, row, x.row_of(panel + 1) - row, p0, k)) return false;
       }
     }
@@ -169,10 +173,10 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
         bool direct = false;
         args.a_row = 1;
         if (own_a) {
-          args.a = own_a + (row - row0) * units * T::kSub;
+          args.a = own_a + (row - row0) * row_units<T>(units) * T::kSub;
           args.a_word = height;
         } else if (x.a_word == 0) {
-          args.a = x.a + (row * x.units + unit0 * height) * T::kSub;
+          args.a = x.a + (row * row_units<T>(x.units) + unit0 * height) * T::kSub;
           args.a_word = height;
         } else {
           args.a = x.a + row * x.a_row + unit0 * T::kSub * x.a_word;
@@ -193,11 +197,11 @@ static bool run_block(const Product<T>& x, int64_t row_block, int64_t col_block)
           wide_args.c = args.c;
           wide_args.c_row = args.c_row;
           wide_args.ahead = args.ahead;
-          choose_tile<typename T::Wide, ASource::packed>(height, vectors)(wide_args);
+          multiply_tile<typename T::Wide, ASource::packed>(wide_args, height, vectors);
         } else if (direct) {
-          if constexpr (T::kReadsInPlace) choose_tile<T, ASource::direct>(height, vectors)(args);
+          if constexpr (T::kReadsInPlace) multiply_tile<T, ASource::direct>(args, height, vectors);
         } else {
-          choose_tile<T, ASource::packed>(height, vectors)(args);
+          multiply_tile<T, ASource::packed>(args, height, vectors);
         }
         if (last_block && !finished) Rules::template finish<T>(p, args.c, args.c_row, row, height, col, width);
         args.ahead += args.units * args.ahead_step;
@@ -227,7 +231,7 @@ static void cut_into_tasks(Product<T>& x) {
   const double ns = 2.0 * p.m * p.n * p.k / T::kFlopsPerNs +
                     static_cast<double>(packed_bytes<T>(p.k, p.n)) / 40 + static_cast<double>(p.m) * p.n / 10;
   const int64_t threads = x.threads = ns < kSerialNs ? 1 : pool_threads();
-  const int64_t row_panel_bytes = T::kRows * ceil_div(x.units, x.k_blocks) * T::kSub * 4;
+  const int64_t row_panel_bytes = T::kRows * x.most_units() * T::kSub * 4;
   const int64_t panels_max = min_of(T::kRowPanelsInBlock, max_of(1, T::kPackedA / max_of(row_panel_bytes, 1)));
   const int64_t rows_min = ceil_div(x.row_panels, panels_max);
   const int64_t cols_min = !T::Rules::sums_in_c(p) && x.k_blocks > 1 ? ceil_div(p.n, 1024) : 1;
@@ -325,14 +329,14 @@ static bool prepare_a(Product<T>& x) {
     }
   }
   if (x.col_blocks == 1) return true;
-  const size_t words = static_cast<size_t>(p.m * x.units * T::kSub);
+  const size_t words = static_cast<size_t>(p.m * row_units<T>(x.units) * T::kSub + kBeyondA<T>);
   float* out = static_cast<float*>(scratch(Scratch::pack_a, words * sizeof(float)));
   if (!out) return false;
   int32_t failed = 0;
   parallel_if(p.m * p.k > 32 * 1024, x.row_panels, [&](int64_t panel) {
     const int64_t row = x.row_of(panel), rows = x.row_of(panel + 1) - row;
     Rules::begin_rows(p, row, rows);
-    if (!Rules::template pack_rows<T>(p, out + row * x.units * T::kSub, row, rows, 0, p.k))
+    if (!Rules::template pack_rows<T>(p, out + row * row_units<T>(x.units) * T::kSub, row, rows, 0, p.k))
       __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
   });
   x.a = out;

@@ -13,6 +13,12 @@ namespace kerf::KERF_TARGET {
 template <class T>
 KERF_INLINE int64_t units_of(int64_t k) { return (k + T::kElements - 1) / T::kElements; }
 
+// Units of a packed row of A, and words that may be read beyond the last panel of A.
+template <class T>
+KERF_INLINE int64_t row_units(int64_t units) { return (units + T::kTogether - 1) / T::kTogether * T::kTogether; }
+template <class T>
+constexpr int64_t kBeyondA = T::kTogether > 1 ? T::kTogether * T::kRows : 0;
+
 constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -42,6 +48,7 @@ constexpr int64_t kStreamAhead = 16384;
 // Rows [0, rows) x k elements of A at `a` (rows <= kRows <= W) to `out`.
 template <class T>
 static void pack_a_panel(float* out, const typename T::In* a, int64_t rows, int64_t k, int64_t a_row, int64_t a_col) {
+  if constexpr (T::kTogether > 1) return T::pack_rows(out, a, rows, k, a_row, a_col);
   constexpr int per_word = T::kElements / T::kSub;
   const int64_t words = units_of<T>(k) * T::kSub;
   const int64_t whole = k / per_word;  // words without padding

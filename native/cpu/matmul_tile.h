@@ -10,6 +10,8 @@
 //   In          element of a, b                       Unit      what one column of packed B stores per unit of k
 //   kElements   elements of k in a unit               kSub      FMA steps in a unit, one word of packed A each
 //   kRows       MR of the full tile                   step<s>   the s-th B vector of a loaded unit
+//   kTogether   units that a tile takes at once: 1, or W where a tile is not of vectors (amx/tiles.h). Such a T packs A
+//               in pieces of W words of a row and multiplies by multiply(args, rows, vectors), inside of a TileState
 // f32 and f16 have one element a unit. bf16 stores pairs (k, k + 1): the dot-product instruction takes a pair as one
 // step, and without it a shift and a mask turn the pair into two exact float32 steps. int8 stores quads; its sums are int32
 // and travel as bit patterns in float registers (qmatmul_types.h).
@@ -106,6 +108,8 @@ static void tile(const TileArgs<T>& args) {
   }
 }
 
+struct NoTileState {};  // what a T needs while its tiles run: of vectors nothing
+
 template <class T>
 using TileFunction = void (*)(const TileArgs<T>&);
 
@@ -128,6 +132,12 @@ static TileFunction<T> choose_tile(int64_t rows, int vectors) {
     if (rows > MR) return choose_tile<T, source, b_source, MR + 1>(rows, vectors);
   }
   return tile_of_vectors<T, MR, source, b_source>(vectors);
+}
+
+template <class T, ASource source, BSource b_source = BSource::even>
+static void multiply_tile(const TileArgs<T>& args, int64_t rows, int vectors) {
+  if constexpr (T::kTogether > 1) T::multiply(args, rows, vectors);
+  else choose_tile<T, source, b_source>(rows, vectors)(args);
 }
 
 }  // namespace kerf::KERF_TARGET

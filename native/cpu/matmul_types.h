@@ -33,7 +33,8 @@ struct MatmulF32 : Blocks {
   using In = float;
   using Unit = float;
   using Loaded = vf;
-  static constexpr int kElements = 1, kSub = 1;
+  using TileState = NoTileState;
+  static constexpr int kElements = 1, kSub = 1, kTogether = 1;
   static constexpr bool kReadsInPlace = true;
   using Wide = MatmulF32;
   static constexpr bool kWidens = false;  // Wide's tile on widened panels, where a panel is used often

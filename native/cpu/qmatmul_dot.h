@@ -1,21 +1,10 @@
-// Products of bytes with a dot product of them; the target defines dot_bytes(acc, unsigned, signed) first.
+// Sparse and weight-only products of bytes with a dot product of four (qmatmul_quads.h).
 #pragma once
+#include "qmatmul_quads.h"
 #include "spqmatmul_panels.h"
 #include "wmatmul_loops.h"
 
 namespace kerf::KERF_TARGET {
-
-struct MatmulQuads : Int8Blocks {
-  using Loaded = vf;
-  using Wide = MatmulQuads;
-  static constexpr int kSub = 1;
-  static constexpr bool kWidens = false;
-
-  KERF_INLINE vf load_units(const Unit* p) { return load(reinterpret_cast<const float*>(p)); }
-  KERF_INLINE vf step(vf b, int) { return b; }
-  KERF_INLINE vf mac(vf a, vf b, vf acc) { return as_float(dot_bytes(as_int(acc), as_int(a), as_int(b))); }
-  KERF_INLINE vf words(const uint8_t* p) { return load(reinterpret_cast<const float*>(p)); }
-};
 
 // For sparse weights.
 struct QuadUnitsOfDots : QuadUnits {

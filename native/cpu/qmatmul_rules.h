@@ -69,14 +69,17 @@ struct Int8Rules {
     }
     const auto* a = static_cast<const uint8_t*>(p.a) + row * p.a_row + k0;
     for (int64_t w = 0; w < words; w += W) {
+      const int64_t q = w * kWordBytes;
+      const auto words_of = [&](int64_t r) { return T::words(q < from ? a + r * p.a_row + q : bytes + r * stride + q - from); };
+      float* to = out + w * rows;
+      if constexpr (T::kTogether > 1) {
+        for (int64_t r = 0; r < rows; r++) store(to + r * W, words_of(r));
+        continue;
+      }
       vf lanes[W];
 #pragma GCC unroll 16
-      for (int r = 0; r < W; r++) {
-        const int64_t q = w * kWordBytes, line = min_of(r, rows - 1);
-        lanes[r] = T::words(q < from ? a + line * p.a_row + q : bytes + line * stride + q - from);
-      }
+      for (int r = 0; r < W; r++) lanes[r] = words_of(min_of(r, rows - 1));
       transpose(lanes);
-      float* to = out + w * rows;
       // A full store spills into the next word, which is written later; only the panel's end needs care.
       const bool inside = w + W < words - 2 * W;
       for (int i = 0; i < W && w + i < words; i++) {

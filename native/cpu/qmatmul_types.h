@@ -15,7 +15,8 @@ struct Int8Blocks : Blocks {
   using Rules = Int8Rules;
   using In = uint8_t;
   using Unit = uint32_t;  // a quad
-  static constexpr int kElements = 4;
+  using TileState = NoTileState;
+  static constexpr int kElements = 4, kTogether = 1;
   static constexpr bool kReadsInPlace = false;
 };
 

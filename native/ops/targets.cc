@@ -53,6 +53,12 @@ constexpr bool kHave_avx512_bf16 = true;
 constexpr bool kHave_avx512_bf16 = false;
 namespace avx512_bf16 { void install(Kernels&) {} }
 #endif
+#ifdef KERF_HAVE_AMX
+constexpr bool kHave_amx = true;
+#else
+constexpr bool kHave_amx = false;
+namespace amx { void install(Kernels&) {} }
+#endif
 
 namespace {
 

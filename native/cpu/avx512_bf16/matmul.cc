@@ -24,22 +24,9 @@ struct Blocks {
 }  // namespace kerf::KERF_TARGET
 
 #include "../conv_weight_grad.h"
+#include "matmul_dot_bf16.h"
 
 namespace kerf::KERF_TARGET {
-
-// vdpbf16ps: acc += a.lo * b.lo + a.hi * b.hi
-struct MatmulDotBf16 : MatmulBf16 {
-  using Loaded = vf;
-  using Wide = MatmulDotBf16;
-  static constexpr int kSub = 1;
-  static constexpr bool kWidens = false;
-
-  KERF_INLINE vf load_units(const Unit* p) { return load(reinterpret_cast<const float*>(p)); }
-  KERF_INLINE vf step(Loaded b, int) { return b; }
-  KERF_INLINE vf mac(vf a, vf b, vf acc) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
-  KERF_INLINE uint32_t word(In lo, In hi) { return unit(lo, hi); }
-  KERF_INLINE vf words(const In* p) { return load(reinterpret_cast<const float*>(p)); }
-};
 
 void install_matmul(Kernels& row) {
   row.matmul[static_cast<int>(DType::bfloat16_)] = matmul_cell<MatmulDotBf16>();

@@ -1,0 +1,53 @@
+// int8 matmul on AMX, 32 x 32 a tile (tiles.h): tdpbusd, exact. A few rows are left to vpdpbusd, whose packed B is the same.
+#include "../install.h"
+#include "../avx512/qmatmul_simd.h"
+
+namespace kerf::KERF_TARGET {
+
+struct Blocks {
+  static constexpr int kRows = 14;
+  static constexpr int64_t kBlock = 768, kBlock16 = 2048;  // quads, as the other rows' units of k
+  static constexpr int64_t kRowPanelsInBlock = 16;
+  static constexpr int64_t kPackedA = 700 << 10;
+  static constexpr int64_t kPrefetch = 512;
+  static constexpr double kFlopsPerNs = 750;
+};
+
+KERF_INLINE vi dot_bytes(vi acc, vi a, vi b) { return _mm512_dpbusd_epi32(acc, a, b); }
+
+}  // namespace kerf::KERF_TARGET
+
+#include "../qconv_loops.h"
+#include "../qmatmul_quads.h"
+#include "tiles.h"
+
+namespace kerf::KERF_TARGET {
+
+constexpr int64_t kFewRows = 8;
+
+struct MatmulAmxBytes : MatmulQuads {
+  using Wide = MatmulAmxBytes;
+  using TileState = AmxState;
+  static constexpr int kTogether = W;
+  static constexpr int kRows = 2 * kTileRows;
+  static constexpr int64_t kBlock = 512;
+  static constexpr double kFlopsPerNs = 2400;
+
+  template <int c, int a, int b>
+  KERF_INLINE void multiply_tiles() {
+    asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(c), "i"(a), "i"(b));
+  }
+  static void multiply(const TileArgs<MatmulAmxBytes>& args, int64_t rows, int vectors) { amx_multiply(args, rows, vectors); }
+};
+
+static bool run_bytes(const QMatmulProblem& p) {
+  return p.m <= kFewRows ? qrun<MatmulQuads>(p) : qrun<MatmulAmxBytes>(p);
+}
+
+void install_qmatmul(Kernels& row) {
+  using T = MatmulAmxBytes;
+  row.qmatmul = QMatmulCell{"qmatmul_i8_32x32@" KERF_TARGET_NAME, qpacked_bytes<T>, qpack<T>, run_bytes};
+  row.qconv2d = qconv_cell<T>("qconv2d_i8_32x32@" KERF_TARGET_NAME);
+}
+
+}  // namespace kerf::KERF_TARGET
