@@ -8,7 +8,7 @@ namespace kerf::KERF_TARGET {
 
 struct Blocks {
   static constexpr int kRows = 14;
-  static constexpr int64_t kBlock = 768;
+  static constexpr int64_t kBlock = 384;
   static constexpr int64_t kBlock16 = 2048;
   static constexpr int64_t kRowPanelsInBlock = 8;
   static constexpr int64_t kPackedA = 700 << 10;
@@ -27,14 +27,14 @@ struct Blocks {
 
 namespace kerf::KERF_TARGET {
 
-constexpr int64_t kFewRows = 8;
+constexpr int64_t kFewRows = 2;
 
 struct MatmulAmxBf16 : MatmulDotBf16 {
   using Wide = MatmulAmxBf16;
   using TileState = AmxState;
   static constexpr int kTogether = W;
   static constexpr int kRows = 2 * kTileRows;
-  static constexpr int64_t kBlock = 512;
+  static constexpr int64_t kBlock = 256;
   static constexpr double kFlopsPerNs = 1400;
 
   template <int c, int a, int b>

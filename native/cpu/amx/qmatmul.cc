@@ -23,7 +23,7 @@ KERF_INLINE vi dot_bytes(vi acc, vi a, vi b) { return _mm512_dpbusd_epi32(acc, a
 
 namespace kerf::KERF_TARGET {
 
-constexpr int64_t kFewRows = 8;
+constexpr int64_t kFewRows = 4;
 
 struct MatmulAmxBytes : MatmulQuads {
   using Wide = MatmulAmxBytes;

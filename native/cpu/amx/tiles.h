@@ -93,7 +93,11 @@ static void amx_panel(const TileArgs<T>& args, const typename T::Unit* b, float*
   const float* a = args.a;
   const int64_t a_step = args.a_word * W, b_step = W * args.b_unit;
   int64_t units = args.units;
-  for (; units >= W; units -= W, a += a_step, b += b_step) amx_step<T, tall, wide>(a, b, 4 * args.b_unit);
+  const char* ahead = args.ahead;
+  for (; units >= W; units -= W, a += a_step, b += b_step) {
+    amx_step<T, tall, wide>(a, b, 4 * args.b_unit);
+    for (const char* end = ahead + W * args.ahead_step; ahead < end; ahead += 64) __builtin_prefetch(ahead, 0, 2);
+  }
   if (units > 0) {  // B ends; A is padded with zeros, which must not meet what lies behind B
     alignas(64) typename T::Unit end[W * kPanel] = {};
     for (int64_t u = 0; u < units; u++)
