@@ -1,5 +1,5 @@
 /**
- * A training step: forward, loss, backward, AdamW; batch of 64. In float32 (peers by hand: bench/peers/), and in mixed
+ * A training step: forward, loss, backward, AdamW. In float32 (peers by hand: bench/peers/), and in mixed
  * precision against that.
  */
 import { autocast } from '#lib/amp/index'
@@ -15,14 +15,14 @@ import type { Contender } from './measure'
 import { type Case, measureRow, threadCounts, withThreads } from './row'
 import { asked } from './wanted'
 
-const BATCH = 64
 const dtypes = ['float32', 'bfloat16'] as const
 type TrainDType = (typeof dtypes)[number]
 
 interface Net {
   name: string
   why: string
-  shape: number[]
+  batch: number
+  shape: number[] // of an example
   make(): Module
 }
 
@@ -30,13 +30,15 @@ const nets: Net[] = [
   {
     name: 'LeNet-300-100',
     why: 'everything together: matmul, loss, autograd, optimizer, and the memory between them',
-    shape: [BATCH, 784],
+    batch: 64,
+    shape: [784],
     make: () => new Sequential(new Linear(784, 300), new ReLU(), new Linear(300, 100), new ReLU(), new Linear(100, 10)),
   },
   {
     name: 'LeNet-5',
     why: 'the same with convolutions and pooling',
-    shape: [BATCH, 1, 28, 28],
+    batch: 64,
+    shape: [1, 28, 28],
     make: () =>
       new Sequential(
         ...[new Conv2d(1, 6, 5, { padding: 2 }), new ReLU(), new MaxPool2d(2)],
@@ -44,22 +46,27 @@ const nets: Net[] = [
         ...[new Linear(400, 120), new ReLU(), new Linear(120, 84), new ReLU(), new Linear(84, 10)],
       ),
   },
-  {
+  { ...wide(64), why: 'half products, half AdamW over 6.3 million parameters' },
+  { ...wide(512), why: 'bound by its products' },
+]
+
+function wide(batch: number): Omit<Net, 'why'> {
+  return {
     name: 'MLP 1024-2048-2048-10',
-    why: 'bound by its products',
-    shape: [BATCH, 1024],
+    batch,
+    shape: [1024],
     make: () =>
       new Sequential(new Linear(1024, 2048), new ReLU(), new Linear(2048, 2048), new ReLU(), new Linear(2048, 10)),
-  },
-]
+  }
+}
 
 /** Steps of a model of its own; bfloat16 is autocast over float32 weights. */
 function steps(net: Net, dtype: TrainDType): Contender {
   const model = net.make()
   const optimizer = new AdamW(model.parameters(), { lr: 1e-3 })
-  const x = rand(net.shape)
+  const x = rand([net.batch, ...net.shape])
   const labels = tensor(
-    Array.from({ length: BATCH }, (_, i) => i % 10),
+    Array.from({ length: net.batch }, (_, i) => i % 10),
     { dtype: 'int64' },
   )
   const forward = () => crossEntropy(model.forward(x), labels)
@@ -81,10 +88,10 @@ async function step(options: BenchOptions, threads: number, net: Net, dtype: Tra
   return measureRow(
     {
       suite: 'train',
-      name: `${net.name} step, batch 64, AdamW${mixed ? `, autocast to ${dtype}` : ''}`,
+      name: `${net.name} step, batch ${net.batch}, AdamW${mixed ? `, autocast to ${dtype}` : ''}`,
       why: mixed ? 'what 16-bit products gain in a whole step, less the casts of the weights' : net.why,
       dtype,
-      shape: net.shape,
+      shape: [net.batch, ...net.shape],
       threads,
       kernel: null,
       contender: steps(net, dtype),
@@ -101,7 +108,7 @@ export function trainCases(options: BenchOptions): Case[] {
       .filter((dtype) => asked(options, 'train', dtype))
       .flatMap((dtype) =>
         threadCounts(options).map((threads) => ({
-          name: `${net.name} step in ${dtype}, ${threads} threads`,
+          name: `${net.name} step, batch ${net.batch}, in ${dtype}, ${threads} threads`,
           run: () => withThreads(threads, addon.machine().target, () => step(options, threads, net, dtype)),
         })),
       ),
