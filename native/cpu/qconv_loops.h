@@ -37,6 +37,11 @@ static void lay_row(const ByteInput& in, const X* x, int64_t plane, int64_t chan
   } else {
     const OneScale one(in.scale, in.zero - in.shift, in.low, in.high);
     const vi offset = set1i(in.zero);
+    if (channels == 1) {
+      for (int64_t i = 0; i < width; i += W)
+        store_bytes_n(out + i, bytes_of(one, offset, load_n(x + i, min_of(W, width - i))), min_of(W, width - i));
+      return;
+    }
     for (int64_t i = 0; i < width; i += W) {
       const int64_t some = min_of(W, width - i);
       int64_t c = 0;
@@ -77,18 +82,26 @@ static void lay_bytes(const QConvProblem& c, const ConvChunks& p, const ByteInpu
   }
 }
 
-// Rows of A: the patch of each of an image's pixels.
-static void copy_patches(const ConvShape& s, int64_t laid_w, int64_t rows, const uint8_t* laid, uint8_t* out) {
-  const int64_t run = s.dilation_w == 1 ? s.kernel_w * s.channels : s.channels;
-  const int64_t runs = s.dilation_w == 1 ? 1 : s.kernel_w;
+// Rows of A: the patch of each of an image's pixels. With kWhole > 0 so many bytes are copied at once, no fewer than a run
+// has: what is too much is overwritten by the next run, or lies in the 64 bytes behind the last.
+template <int64_t kWhole>
+static void copy_runs(const ConvShape& s, int64_t laid_w, int64_t rows, const uint8_t* laid, uint8_t* out, int64_t run, int64_t runs) {
   for (int64_t y = 0; y < rows; y++) {
     for (int64_t x = 0; x < s.out_w; x++) {
       for (int64_t r = 0; r < s.kernel_h; r++) {
         const uint8_t* from = laid + ((y * s.stride_h + r * s.dilation_h) * laid_w + x * s.stride_w) * s.channels;
-        for (int64_t q = 0; q < runs; q++, out += run) memcpy(out, from + q * s.dilation_w * s.channels, static_cast<size_t>(run));
+        for (int64_t q = 0; q < runs; q++, out += run)
+          memcpy(out, from + q * s.dilation_w * s.channels, static_cast<size_t>(kWhole ? kWhole : run));
       }
     }
   }
+}
+
+static void copy_patches(const ConvShape& s, int64_t laid_w, int64_t rows, const uint8_t* laid, uint8_t* out) {
+  const int64_t runs = s.dilation_w == 1 ? 1 : s.kernel_w, run = s.kernel_w / runs * s.channels;
+  if (run <= 16) return copy_runs<16>(s, laid_w, rows, laid, out, run, runs);
+  if (run <= 64) return copy_runs<64>(s, laid_w, rows, laid, out, run, runs);
+  return copy_runs<0>(s, laid_w, rows, laid, out, run, runs);
 }
 
 // [pixels][channels] of 4-byte values to channels [.., pixels], `plane` apart; as float32 bits or converted to Out.
@@ -141,6 +154,7 @@ static bool qconv_chunk(const QConvProblem& c, const ConvChunks& p, const ByteIn
   q.a_type = DType::uint8_;
   q.a_row = k;
   q.a_col = 1;
+  q.reads_beyond = true;
   q.quantize = Quantize::none;
   q.a_scale = &in.scale;
   q.a_zero = &in.zero;

@@ -54,9 +54,10 @@ struct Int8Rules {
   static bool pack_rows(const Problem& p, float* out, int64_t row, int64_t rows, int64_t k0, int64_t k) {
     const int64_t words = units_of<T>(k) * T::kSub;
     constexpr int64_t kWordBytes = 4 / T::kSub, kStep = W * kWordBytes;  // bytes of A in a word, in W words
-    // Bytes that are packed as they are need no copy, but for the last few, which are padded.
+    // Bytes that are packed as they are need no copy, but for the last few, if what follows them may not be read: B is padded
+    // with zeros.
     const bool in_place = p.a_type == DType::uint8_ && p.a_col == 1 && !p.row_sum;
-    const int64_t from = in_place ? k / kStep * kStep : 0, stride = ceil_div(k, kStep) * kStep - from;
+    const int64_t from = !in_place ? 0 : p.reads_beyond ? ceil_div(k, kStep) * kStep : k / kStep * kStep, stride = ceil_div(k, kStep) * kStep - from;
     auto* bytes = static_cast<uint8_t*>(scratch(Scratch::quantized, static_cast<size_t>(rows * stride)));
     if (!bytes) return false;
     if (from < k) {
