@@ -50,5 +50,7 @@ export function togetherTable(report) {
     ...[count(row.bytes), count(row.compressed), `${(report.rows[0].bytes / row.compressed).toFixed(1)}x`],
     ...row.latency.map(({ best, median }) => `${best.toFixed(3)} / ${median.toFixed(3)}`),
   ]
-  return [on(report), '', ...markdownTable(head, report.rows.map(cells))].join('\n')
+  const by = report.taughtBy.map(({ temperature, validation }) => `${temperature} (${percent(validation)})`)
+  const tried = `The validation set chose among T = ${by.join(', ')}.`
+  return [on(report), '', ...markdownTable(head, report.rows.map(cells)), '', tried].join('\n')
 }

@@ -19,7 +19,7 @@ void pool_shutdown();                // joins the workers; a later pool_run star
 // Scratch memory of the calling thread, in huge pages where the system gives them, 64-byte aligned (page faults cost
 // 10 us per 4 KiB on virtual machines, so it is kept and grows only). Each slot is one buffer; its content is lost when
 // the same slot is asked for again. Null when memory is exhausted.
-enum class Scratch : int { pack_a, pack_b, widen, bias, convert, row, quantized, row_scales, digits, planes, patches, taps, results, slots };
+enum class Scratch : int { pack_a, pack_b, widen, bias, convert, row, quantized, row_scales, digits, planes, patches, taps, results, phase_weights, slots };
 void* scratch(Scratch slot, size_t bytes);
 
 // Calls a C++ callable; a lambda's template instance is local to its translation unit.

@@ -4,7 +4,7 @@
 // A product too small for the threads (few channels, few taps) is cut along its pixels into parts, as many as its shape
 // says and not the number of threads; their sums are added in order.
 #pragma once
-#include "conv_loops.h"
+#include "conv_phases.h"
 
 namespace kerf::KERF_TARGET {
 
@@ -158,7 +158,7 @@ static bool run_conv_weight_grad(const ConvGradProblem& conv) {
 
 template <class T>
 static ConvCell conv_cell(const char* name) {
-  return ConvCell{name, run_conv<T>, run_conv_weight_grad<T>};
+  return ConvCell{name, run_conv_with_zeros<T>, run_conv_weight_grad<T>};
 }
 
 }  // namespace kerf::KERF_TARGET

@@ -154,6 +154,14 @@ onEveryTarget('bias and activation are those of the ops', () => {
       ...compare(`relu ${out}`, conv2d(x, w, bias, { activation: 'relu' }), read(relu(plain))),
       ...compare(`gelu ${out}`, conv2d(x, w, bias, { activation: 'gelu' }), read(gelu(plain))),
     )
+    // a kernel smaller than the stride leaves pixels that no input reaches
+    for (const kernel of [1, 3]) {
+      const turned = lay('contiguous', 'float32', random('float32', [3, out, kernel, kernel], 4, [-1, 1])).tensor
+      const wide = add(convTranspose2d(x, turned, null, { stride: 2 }), reshape(bias, [out, 1, 1]))
+      failures.push(
+        ...compare(`transposed ${kernel}, ${out}`, convTranspose2d(x, turned, bias, { stride: 2 }), read(wide)),
+      )
+    }
   }
   return failures
 })

@@ -139,6 +139,9 @@ t.test('together: the short form, and again from what it left', async (t) => {
   const report = JSON.parse(stdout)
   const rows: Row[] = report.rows
   t.match(report, { example: 'together', form: 'quick', passed: true, failures: [], loaded: [] })
+  const liked = Math.max(...report.taughtBy.map(({ validation }: { validation: number }) => validation))
+  t.equal(report.taughtBy.length, 2)
+  t.equal(rows[2]?.validation.toFixed(3), liked.toFixed(3), 'the temperature that the validation set likes best')
   const names = [
     'teacher',
     'student, labels alone',
@@ -181,7 +184,7 @@ t.test('together: the short form, and again from what it left', async (t) => {
   )
 
   const again = JSON.parse(quick('together', '--folder', folder).stdout)
-  t.same(again.loaded, ['cnn', 'trained-alone', 'trained-taught', 'trained-pruned'])
+  t.same(again.loaded, ['cnn', 'trained-alone', 'trained-taught-2', 'trained-taught-4', 'trained-pruned'])
   const answers = ({ latency: _, ...rest }: Row) => rest
   t.same(again.rows.map(answers), rows.map(answers))
 
