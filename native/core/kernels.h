@@ -317,7 +317,13 @@ struct PoolAxis {
 };
 // From the first input of the first window to the last of the last one, padding included.
 KERF_INLINE int64_t span(const PoolAxis& a) { return (a.out - 1) * a.stride + (a.kernel - 1) * a.dilation + 1; }
-// spare: the floats that the driver's spare_floats() says.
+// Output rows that a maximum is taken of at once: as many as fit some 16 KiB where windows share no column.
+KERF_INLINE int64_t rows_together(const PoolAxis& rows, const PoolAxis& columns) {
+  if (columns.stride == 1 || (columns.kernel - 1) * columns.dilation >= columns.stride) return 1;
+  const int64_t fitting = 4096 / (columns.out * columns.stride);
+  return fitting < 1 ? 1 : fitting < rows.out ? fitting : rows.out;
+}
+// spare: the floats that the driver's row_floats() says.
 using MaxPoolCell = void (*)(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t* taps, const void* a,
                              float* spare);
 using MaxPoolGradCell = void (*)(const PoolAxis& rows, const PoolAxis& columns, void* da, const void* grad,

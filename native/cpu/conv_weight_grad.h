@@ -20,6 +20,37 @@ struct WeightGradProduct : RowPanels {  // m: output channels of a group
   int64_t col_panels;
 };
 
+// Taps that are neighbours in the planes too, at most W of them: a pixel's are copied together.
+struct TapRun {
+  int64_t offset, at;
+};
+
+// Cuts taps into runs and answers their number; 0 where copying these would not be faster than turning rows of pixels around.
+static int cut_taps(const int64_t* taps, int64_t number, TapRun* runs) {
+  int count = 0;
+  for (int64_t i = 0; i < number;) {
+    runs[count++] = {taps[i], i};
+    int64_t length = 1;
+    while (i + length < number && length < W && taps[i + length] == taps[i] + length) length++;
+    i += length;
+  }
+  return number >= 3 * count ? count : 0;
+}
+
+// Each pixel's row of taps, written in whole vectors in their order: up to W - 1 elements behind the last are overwritten. False,
+// and nothing done, where that would read behind the planes.
+template <class In>
+static bool copy_runs(In* out, const In* x, int64_t room, const Piece* pieces, int number, const TapRun* runs, int run_count) {
+  for (int i = 0; i < number; i++)
+    if (pieces[i].offset + pieces[i].lanes - 1 + W > room) return false;
+  for (int i = 0; i < number; i++) {
+    const In* from = x + pieces[i].offset;
+    for (int lane = 0; lane < pieces[i].lanes; lane++, from++, out += kPanel)
+      for (int r = 0; r < run_count; r++) copy_lanes(out + runs[r].at, from + runs[r].offset);
+  }
+  return true;
+}
+
 // Pixels [pixel, pixel + count) of a chunk's image for `width` taps from `col` on, as a panel of B.
 template <class T>
 static void gather_taps(const WeightGradProduct<T>& x, const Planes<typename T::In>& planes, int64_t group, typename T::Unit* out,
@@ -29,10 +60,20 @@ static void gather_taps(const WeightGradProduct<T>& x, const Planes<typename T::
   const Patches& p = *x.patches;
   In stage[kPanel * kPitch];
   Piece pieces[kPixelStage];
+  TapRun runs[kPanel];
+  constexpr bool copies = std::is_same_v<typename T::Unit, In> && T::kElements == 1;
+  const int run_count = copies ? cut_taps(p.taps + col, width, runs) : 0;
+  const In* x0 = planes.x + planes.offset(p, group);
   for (int64_t done = 0; done < count; done += kPixelStage) {
     const int64_t some = min_of(kPixelStage, count - done), begin = image * planes.pixels + pixel + done;
     const int number = cut_pixels(p, planes.pixels, begin, begin + some, pieces);
-    gather(Gather<In, In>{planes.x + planes.offset(p, group), pieces, number, p.taps + col, width, stage, kPitch}, planes.room(p, group));
+    if constexpr (copies) {
+      if (run_count && copy_runs(out, x0, planes.room(p, group), pieces, number, runs, run_count)) {
+        out += some * kPanel;
+        continue;
+      }
+    }
+    gather(Gather<In, In>{x0, pieces, number, p.taps + col, width, stage, kPitch}, planes.room(p, group));
     pack_b_panel<T>(out, stage, some, width, 1, kPitch);
     out += units_of<T>(some) * kPanel;
   }
@@ -45,7 +86,7 @@ static bool weight_grad_chunk(const WeightGradProduct<T>& x, const Planes<typena
   using Unit = typename T::Unit;
   auto* a = static_cast<float*>(
       scratch(Scratch::pack_a, static_cast<size_t>(x.m * row_units<T>(units_of<T>(kPixelSlice)) * T::kSub + kBeyondA<T>) * sizeof(float)));
-  auto* b = static_cast<Unit*>(scratch(Scratch::patches, static_cast<size_t>(units_of<T>(kPixelSlice) * kPanel) * sizeof(Unit)));
+  auto* b = static_cast<Unit*>(scratch(Scratch::patches, static_cast<size_t>(units_of<T>(kPixelSlice) * kPanel + W) * sizeof(Unit)));
   if (!a || !b) return false;
   [[maybe_unused]] const typename T::TileState state;
   const ConvShape& s = x.patches->shape;

@@ -3,19 +3,21 @@
 // above 1 the folded row is dealt out to `stride` phases in between (columns 0, s, 2s, ... then 1, s + 1, ...), so that the
 // second fold reads neighbours too.
 //
-// Padding is columns that never win (-infinity) or count (0) around the folded row, and rows that are left out.
+// Padding is columns that never win (-infinity) or count (0) around the folded row, and rows that are left out. Where windows share
+// no column, a phase has exactly the outputs' length, and the maximum takes several output rows as one: short rows would leave most
+// lanes of a vector idle.
 #pragma once
 #include "plane_sum.h"
 
 namespace kerf::KERF_TARGET {
 
-// The folded row with its padding, as phases: element i * stride + r of the row is at [r][i].
+// The folded row with its padding (or several, one after the other), as phases: element i * stride + r of the row is at [r][i].
 struct Phases {
   int64_t stride, length;
   float* at;
 
-  Phases(const PoolAxis& columns, float* memory)
-      : stride(columns.stride), length((kerf::span(columns) + columns.stride - 1) / columns.stride), at(memory) {}
+  Phases(const PoolAxis& columns, float* memory, int64_t rows = 1)
+      : stride(columns.stride), length(rows * ((kerf::span(columns) + columns.stride - 1) / columns.stride)), at(memory) {}
   int64_t size() const { return stride * length; }
 
   // From a row of size() elements.
@@ -95,9 +97,10 @@ void max_pool(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t*
   const T* x = static_cast<const T*>(a);
   T* y = static_cast<T*>(out);
   const vf lowest = set1(-__builtin_inff());
-  Phases value(columns, spare);
-  int64_t size = value.size();
-  Phases tap(columns, spare + size);
+  const int64_t together = rows_together(rows, columns);
+  Phases value(columns, spare, together);
+  const int64_t size = value.size(), row_size = size / together;
+  Phases tap(columns, spare + size, together);
   bool strided = columns.stride > 1;
   float* best_row = strided ? spare + 2 * size : value.at;
   float* tap_row = strided ? spare + 3 * size : tap.at;
@@ -105,9 +108,9 @@ void max_pool(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t*
     best_row[i] = -__builtin_inff();
     if (Taps) tap_row[i] = kNowhere;
   }
-  int64_t wide = least(columns.in, size - columns.pad);
+  int64_t wide = least(columns.in, row_size - columns.pad);
   int64_t row = rows.dilation * columns.in;
-  for (int64_t o = 0; o < rows.out; o++) {
+  const auto fold = [&](int64_t o, int64_t to) {
     Inside in(rows, o);
     const T* top = x + (in.end > in.first ? in.at : 0) * columns.in;
     for_vectors(wide, [&](int64_t i, auto lanes) {
@@ -123,12 +126,16 @@ void max_pool(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t*
         }
         best = select(mask_or(gt(v, best), nan), v, best);
       }
-      put(best_row + columns.pad + i, best, lanes);
-      if (Taps) put(tap_row + columns.pad + i, where, lanes);
+      put(best_row + to + columns.pad + i, best, lanes);
+      if (Taps) put(tap_row + to + columns.pad + i, where, lanes);
     });
+  };
+  for (int64_t o = 0; o < rows.out; o += together) {
+    const int64_t number = least(together, rows.out - o), outputs = number * columns.out;
+    for (int64_t r = 0; r < number; r++) fold(o + r, r * row_size);
     if (strided) value.deal(best_row);
     if (strided && Taps) tap.deal(tap_row);
-    for_vectors(columns.out, [&](int64_t i, auto lanes) {
+    for_vectors(outputs, [&](int64_t i, auto lanes) {
       vf best = lowest, where = set1(kNowhere);
       value.taps(columns, [&](int64_t k, int64_t start) {
         vf v = get(value.at + start + i, lanes);
@@ -147,8 +154,8 @@ void max_pool(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t*
         put_i(taps + i, to_int(select(lt(where, set1(kNowhere)), where, set1(-1.0f))), lanes);
       }
     });
-    y += columns.out;
-    if (Taps) taps += columns.out;
+    y += outputs;
+    if (Taps) taps += outputs;
   }
 }
 

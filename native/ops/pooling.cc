@@ -166,7 +166,7 @@ Status maxPool2d(Stream& stream, View out, OptView taps, View a, i64 kernelH, i6
   double ns = plane_ns(a, out, static_cast<double>(h.kernel + w.kernel));
   return stream.run(ns, [cell, out, taps, a, h, w, ns] {
     PoolAxis rows = axis_of(h, a.shape[1], out.shape[1]), columns = axis_of(w, a.shape[2], out.shape[2]);
-    for_planes("maxPool2d", ns, a, row_floats(columns), [&](int64_t plane, float* spare) {
+    for_planes("maxPool2d", ns, a, rows_together(rows, columns) * row_floats(columns), [&](int64_t plane, float* spare) {
       cell(rows, columns, plane_of(out, plane), taps_of(taps, plane), plane_of(a, plane), spare);
     });
   });
