@@ -20,7 +20,9 @@ struct WeightGradProduct : RowPanels {  // m: output channels of a group
   int64_t col_panels;
 };
 
-// Taps that are neighbours in the planes too, at most W of them: a pixel's are copied together.
+// Taps that are neighbours in the planes too, at most kRun of them: a pixel's are copied together. More at once would be stores
+// across two cache lines.
+constexpr int64_t kRun = 8;
 struct TapRun {
   int64_t offset, at;
 };
@@ -31,22 +33,22 @@ static int cut_taps(const int64_t* taps, int64_t number, TapRun* runs) {
   for (int64_t i = 0; i < number;) {
     runs[count++] = {taps[i], i};
     int64_t length = 1;
-    while (i + length < number && length < W && taps[i + length] == taps[i] + length) length++;
+    while (i + length < number && length < kRun && taps[i + length] == taps[i] + length) length++;
     i += length;
   }
   return number >= 3 * count ? count : 0;
 }
 
-// Each pixel's row of taps, written in whole vectors in their order: up to W - 1 elements behind the last are overwritten. False,
+// Each pixel's row of taps, kRun written at once in their order: up to kRun - 1 elements behind the last are overwritten. False,
 // and nothing done, where that would read behind the planes.
 template <class In>
 static bool copy_runs(In* out, const In* x, int64_t room, const Piece* pieces, int number, const TapRun* runs, int run_count) {
   for (int i = 0; i < number; i++)
-    if (pieces[i].offset + pieces[i].lanes - 1 + W > room) return false;
+    if (pieces[i].offset + pieces[i].lanes - 1 + kRun > room) return false;
   for (int i = 0; i < number; i++) {
     const In* from = x + pieces[i].offset;
     for (int lane = 0; lane < pieces[i].lanes; lane++, from++, out += kPanel)
-      for (int r = 0; r < run_count; r++) copy_lanes(out + runs[r].at, from + runs[r].offset);
+      for (int r = 0; r < run_count; r++) memcpy(out + runs[r].at, from + runs[r].offset, kRun * sizeof(In));
   }
   return true;
 }
@@ -86,7 +88,7 @@ static bool weight_grad_chunk(const WeightGradProduct<T>& x, const Planes<typena
   using Unit = typename T::Unit;
   auto* a = static_cast<float*>(
       scratch(Scratch::pack_a, static_cast<size_t>(x.m * row_units<T>(units_of<T>(kPixelSlice)) * T::kSub + kBeyondA<T>) * sizeof(float)));
-  auto* b = static_cast<Unit*>(scratch(Scratch::patches, static_cast<size_t>(units_of<T>(kPixelSlice) * kPanel + W) * sizeof(Unit)));
+  auto* b = static_cast<Unit*>(scratch(Scratch::patches, static_cast<size_t>(units_of<T>(kPixelSlice) * kPanel + kRun) * sizeof(Unit)));
   if (!a || !b) return false;
   [[maybe_unused]] const typename T::TileState state;
   const ConvShape& s = x.patches->shape;

@@ -90,6 +90,9 @@ KERF_INLINE void put_i(int32_t* p, vi x, Some lanes) {
 // The number of a tap that is not there: above any that is (2^24), and a float like those.
 constexpr float kNowhere = 0x1p25f;
 
+// v is larger than best, or is NaN and best is not.
+KERF_INLINE vm beats(vf v, vf best) { return mask_and(mask_not(le(v, best)), eq(best, best)); }
+
 // The maximum of every window, NaN where there is one. With Taps, also the number of the tap (down, then across) where it
 // was found: the first of equal ones, -1 where the window has no element.
 template <bool Taps, class T>
@@ -117,14 +120,10 @@ void max_pool(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t*
       vf best = lowest, where = set1(kNowhere);
       const T* p = top + i;
       for (int64_t k = in.first; k < in.end; k++, p += row) {
-        vf v = get(p, lanes);
-        vm nan = is_nan(v);
-        if constexpr (Taps) {
-          vf number = set1(static_cast<float>(k * columns.kernel));
-          vm first = mask_or(mask_and(eq(v, best), lt(number, where)), mask_and(nan, mask_not(is_nan(best))));
-          where = select(mask_or(gt(v, best), first), number, where);
-        }
-        best = select(mask_or(gt(v, best), nan), v, best);
+        const vf v = get(p, lanes), number = set1(static_cast<float>(k * columns.kernel));
+        const vm better = k == in.first ? eq(number, number) : beats(v, best);
+        if (Taps) where = select(better, number, where);
+        best = select(better, v, best);
       }
       put(best_row + to + columns.pad + i, best, lanes);
       if (Taps) put(tap_row + to + columns.pad + i, where, lanes);
@@ -138,16 +137,15 @@ void max_pool(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t*
     for_vectors(outputs, [&](int64_t i, auto lanes) {
       vf best = lowest, where = set1(kNowhere);
       value.taps(columns, [&](int64_t k, int64_t start) {
-        vf v = get(value.at + start + i, lanes);
-        vm nan = is_nan(v);
+        const vf v = get(value.at + start + i, lanes);
+        vm better = beats(v, best);
         if constexpr (Taps) {
-          vf number = add(get(tap.at + start + i, lanes), set1(static_cast<float>(k)));
-          vm known = is_nan(best);
-          vm same = mask_or(eq(v, best), mask_and(nan, known));
-          vm better = mask_or(gt(v, best), mask_and(nan, mask_not(known)));
-          where = select(mask_or(better, mask_and(same, lt(number, where))), number, where);
+          const vf number = add(get(tap.at + start + i, lanes), set1(static_cast<float>(k)));
+          const vm same = mask_not(mask_or(better, beats(best, v)));
+          better = mask_or(better, mask_and(same, lt(number, where)));
+          where = select(better, number, where);
         }
-        best = select(mask_or(gt(v, best), nan), v, best);
+        best = select(better, v, best);
       });
       put(y + i, best, lanes);
       if constexpr (Taps) {
@@ -159,6 +157,9 @@ void max_pool(const PoolAxis& rows, const PoolAxis& columns, void* out, int32_t*
   }
 }
 
+// Windows of two next to each other.
+inline bool pairs(const PoolAxis& a) { return a.kernel == 2 && a.stride == 2 && a.pad == 0 && a.dilation == 1; }
+
 // offsets: where each tap lies from the first one, in elements of the plane. Numbers that maxPool2d never wrote go nowhere.
 template <class T>
 void max_pool_grad(const PoolAxis& rows, const PoolAxis& columns, void* da, const void* grad, const int32_t* taps,
@@ -166,6 +167,14 @@ void max_pool_grad(const PoolAxis& rows, const PoolAxis& columns, void* da, cons
   const T* g = static_cast<const T*>(grad);
   int64_t size = rows.in * columns.in, area = rows.kernel * columns.kernel;
   PlaneSum<T> sum(da, spare, size);
+  if (pairs(rows) && pairs(columns)) {  // every element is in one window: nothing to look up, nothing to add
+    for (int64_t o = 0; o < rows.out; o++, g += columns.out, taps += columns.out) {
+      float* to = sum.at + 2 * o * columns.in;
+      for (int64_t i = 0; i < columns.out; i++, to += 2)
+        if (const auto tap = static_cast<uint32_t>(taps[i]); tap < 4) to[tap % 2 + tap / 2 * columns.in] = one(g[i]);
+    }
+    return sum.round();
+  }
   for (int64_t o = 0; o < rows.out; o++) {
     int64_t start = (o * rows.stride - rows.pad) * columns.in - columns.pad;
     for (int64_t i = 0; i < columns.out; i++, start += columns.stride) {
