@@ -11,6 +11,7 @@ import { Conv2d, Flatten, Linear, MaxPool2d, type Module, ReLU, Sequential } fro
 import { rand, tensor } from '#lib/ops/create'
 import { crossEntropy } from '#lib/ops/loss'
 import { AdamW } from '#lib/optim/index'
+import { scope } from '#lib/tensor/context'
 import type { Contender } from './measure'
 import { type Case, measureRow, threadCounts, withThreads } from './row'
 import { asked } from './wanted'
@@ -72,12 +73,14 @@ function steps(net: Net, dtype: TrainDType): Contender {
   const forward = () => crossEntropy(model.forward(x), labels)
   return {
     run(times) {
-      for (let i = 0; i < times; i++) {
-        const loss = dtype === 'float32' ? forward() : autocast(dtype, forward)
-        optimizer.zeroGrad()
-        loss.backward()
-        optimizer.step()
-      }
+      // a step's tensors are given back at its end, as by kerf/train
+      for (let i = 0; i < times; i++)
+        scope(() => {
+          const loss = dtype === 'float32' ? forward() : autocast(dtype, forward)
+          optimizer.zeroGrad()
+          loss.backward()
+          optimizer.step()
+        })
       syncBlocking()
     },
   }
