@@ -19,7 +19,7 @@ import { asked } from './wanted'
 const dtypes = ['float32', 'bfloat16'] as const
 type TrainDType = (typeof dtypes)[number]
 
-interface Net {
+export interface Net {
   name: string
   why: string
   batch: number
@@ -27,7 +27,7 @@ interface Net {
   make(): Module
 }
 
-const nets: Net[] = [
+export const nets: Net[] = [
   {
     name: 'LeNet-300-100',
     why: 'everything together: matmul, loss, autograd, optimizer, and the memory between them',
@@ -62,7 +62,7 @@ function wide(batch: number): Omit<Net, 'why'> {
 }
 
 /** Steps of a model of its own; bfloat16 is autocast over float32 weights. */
-function steps(net: Net, dtype: TrainDType): Contender {
+export function steps(net: Net, dtype: TrainDType): Contender {
   const model = net.make()
   const optimizer = new AdamW(model.parameters(), { lr: 1e-3 })
   const x = rand([net.batch, ...net.shape])

@@ -11,22 +11,31 @@ import torch
 from torch import nn
 
 torch.manual_seed(1)
+# name: shape of an example, batches, the network
 nets = {
-    "LeNet-300-100": ((64, 784), lambda: nn.Sequential(
+    "LeNet-300-100": ((784,), [64], lambda: nn.Sequential(
         nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))),
-    "LeNet-5": ((64, 1, 28, 28), lambda: nn.Sequential(
+    "LeNet-5": ((1, 28, 28), [64], lambda: nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))),
-    "MLP 1024-2048-2048-10": ((64, 1024), lambda: nn.Sequential(
+    "MLP 1024-2048-2048-10": ((1024,), [64, 512], lambda: nn.Sequential(
         nn.Linear(1024, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 10))),
 }
 loss_of = nn.CrossEntropyLoss()
-labels = torch.arange(64) % 10
 
-for name, (shape, make) in nets.items():
+
+def labels_of(batch):
+    return torch.arange(batch) % 10
+
+
+def batches(nets):
+    return [(name, (batch, *shape), make) for name, (shape, sizes, make) in nets.items() for batch in sizes]
+
+
+def measure(name, shape, make):
     model = make()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    x = torch.rand(*shape)
+    x, labels = torch.rand(*shape), labels_of(shape[0])
 
     def step():
         loss = loss_of(model(x), labels)
@@ -42,5 +51,10 @@ for name, (shape, make) in nets.items():
         for _ in range(5):
             step()
         bursts.append((time.perf_counter() - start) * 200)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {name}: "
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {name}, batch {shape[0]}: "
           f"best {min(bursts):.3f} ms, median {statistics.median(bursts):.3f} ms a step")
+
+
+if __name__ == "__main__":
+    for name, shape, make in batches(nets):
+        measure(name, shape, make)

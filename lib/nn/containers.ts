@@ -1,6 +1,9 @@
 /** Modules that hold other modules. */
 import { ArgumentError, show } from '../core/errors'
 import type { Tensor } from '../tensor/tensor'
+import { ReLU } from './activations'
+import { Conv2d } from './conv'
+import { Linear } from './linear'
 import { type AnyModule, Module } from './module'
 
 function checkModule(op: string, name: string, value: unknown): void {
@@ -8,6 +11,13 @@ function checkModule(op: string, name: string, value: unknown): void {
   if (name === '' || name.includes('.'))
     throw new ArgumentError(`${op}: a name must not be empty or hold a dot, got ${show(name)}`)
 }
+
+/** Of this very class, and its forward() not replaced by somebody who wants to see each call. */
+function isItself<M extends Module>(layer: Module | undefined, type: new (...args: never[]) => M): layer is M {
+  return layer?.constructor === type && !Object.hasOwn(layer, 'forward')
+}
+
+const takesActivation = (layer: Module): layer is Linear | Conv2d => isItself(layer, Linear) || isItself(layer, Conv2d)
 
 /**
  * Modules one after the other: each takes what the one before it returned.
@@ -31,9 +41,17 @@ export class Sequential extends Module {
     }
   }
 
+  /** A ReLU right after a Linear or Conv2d is computed with it: the same bits, but nothing is kept in between. */
   forward(input: Tensor): Tensor {
+    const layers = [...this.#layers.values()]
     let x = input
-    for (const layer of this.#layers.values()) x = layer.forward(x)
+    for (let i = 0; i < layers.length; i++) {
+      const layer = layers[i] as Module
+      if (takesActivation(layer) && isItself(layers[i + 1], ReLU)) {
+        x = layer.forwardActivated(x, 'relu')
+        i++
+      } else x = layer.forward(x)
+    }
     return x
   }
 

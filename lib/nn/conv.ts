@@ -11,6 +11,7 @@ import {
   conv2d,
   convTranspose2d,
 } from '../ops/conv'
+import type { ActivationName } from '../ops/epilogue'
 import { empty, type Tensor } from '../tensor/tensor'
 import { kaimingUniform, uniform } from './init'
 import { Module } from './module'
@@ -103,6 +104,11 @@ export class Conv2d extends Convolution<Conv2dOptions> {
 
   forward(input: Tensor): Tensor {
     return conv2d(input, this.weight, this.bias, this.options)
+  }
+
+  /** forward() and an activation in one pass. */
+  forwardActivated(input: Tensor, activation: ActivationName): Tensor {
+    return conv2d(input, this.weight, this.bias, { ...this.options, activation })
   }
 }
 

@@ -1,5 +1,6 @@
 import type { FloatDType } from '../core/dtype'
 import { checkInteger } from '../core/shape'
+import type { ActivationName } from '../ops/epilogue'
 import { linear } from '../ops/matmul'
 import { empty, type Tensor } from '../tensor/tensor'
 import { kaimingUniform, uniform } from './init'
@@ -45,6 +46,11 @@ export class Linear extends Module {
   /** @param input [..., inFeatures] */
   forward(input: Tensor): Tensor {
     return linear(input, this.weight, this.bias)
+  }
+
+  /** forward() and an activation in one pass. */
+  forwardActivated(input: Tensor, activation: ActivationName): Tensor {
+    return linear(input, this.weight, this.bias, { activation })
   }
 
   override describe(): string {

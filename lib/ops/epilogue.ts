@@ -5,7 +5,7 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
 import { copyTo } from '../tensor/tensor'
-import { converted, empty, live, type Tensor } from './op'
+import { converted, live, overwritten, type Tensor } from './op'
 import { gelu, silu } from './unary'
 
 export type ActivationName = 'relu' | 'gelu' | 'silu' | 'sigmoid' | 'tanh'
@@ -30,7 +30,7 @@ export const activatedApart = (before: Tensor, activation: ActivationName | unde
 export function beforeActivation(grad: Tensor, out: Tensor, activation: ActivationName | undefined): Tensor {
   if (activation === undefined) return grad
   const rule = { relu: native.reluGrad, sigmoid: native.sigmoidGrad, tanh: native.tanhGrad }[activation as 'relu']
-  const before = empty(out.dtype, out.shape, out.device)
+  const before = overwritten(grad, out)
   rule(before, grad, out)
   return before
 }

@@ -112,6 +112,11 @@ export function emptyLike<D extends DType>(a: Tensor, dtype: D): Tensor<D> {
   return empty(dtype, a.shape, a.device)
 }
 
+/** Where a rule puts what it makes of `grad` element by element: over it if nobody else sees its bytes. `like` has its shape. */
+export function overwritten(grad: Tensor, like: Tensor): Tensor {
+  return grad.ownsStorage && grad.contiguous && grad.dtype === like.dtype ? grad : emptyLike(like, like.dtype)
+}
+
 /** Throws unless the tensor's dtype is one of `allowed`. */
 export function checkDTypeOf(op: string, name: string, a: Tensor, allowed: readonly DType[]): void {
   if (!allowed.includes(a.dtype)) throw new DTypeError(`${op}: ${name} must be ${allowed.join(' or ')}, got ${a.dtype}`)

@@ -6,7 +6,7 @@ import { type DType, type FloatOf, floatOf, isFloat } from '../core/dtype'
 import { native, type View } from '../native/call'
 import { copyTo } from '../tensor/tensor'
 import { add, div, mul, neg } from './arithmetic'
-import { arg, castTo, converted, emptyLike, type Tensor, taped } from './op'
+import { arg, castTo, converted, emptyLike, overwritten, type Tensor, taped } from './op'
 
 type NativeUnary = (out: View, a: View) => void
 type NativeGrad = (out: View, grad: View, saved: View) => void
@@ -26,7 +26,7 @@ function real<D extends DType>(
 }
 
 function fused(call: NativeGrad, grad: Tensor, saved: Tensor): Tensor {
-  const out = emptyLike(saved, saved.dtype)
+  const out = overwritten(grad, saved)
   call(out, grad, saved)
   return out
 }

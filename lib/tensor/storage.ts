@@ -48,6 +48,7 @@ function freeOn(device: DeviceName): Map<number, Storage[]> {
 }
 
 let freeBytes = 0
+let obtained = 0
 let slab: ArrayBuffer | null = null
 let slabNext = 0
 
@@ -90,6 +91,7 @@ export function allocate(bytes: number, device: DeviceName = 'cpu'): Storage {
     recycled.refs = 1
     return recycled
   }
+  obtained += size
   if (device !== 'cpu') {
     return { buffer: allocateCuda(cudaIndex(device), size), device, byteOffset: 0, bytes: size, refs: 1, version: 0 }
   }
@@ -119,6 +121,11 @@ export function release(storage: Storage): void {
   if (list) list.push(recycled)
   else sizes.set(bytes, [recycled])
   freeBytes += bytes
+}
+
+/** For measurements: bytes of all storages made so far that were not recycled ones. */
+export function obtainedBytes(): number {
+  return obtained
 }
 
 /** For info() and tests: what waits for reuse. */

@@ -39,6 +39,25 @@ t.test('a grad handed to backward() is neither kept nor changed', (t) => {
   t.end()
 })
 
+t.test('rules that write over a gradient do so only where nobody else sees it', (t) => {
+  const g = tensor([10, 20, 30])
+  const x = leaf([-1, 2, 3])
+  x.relu().backward(g)
+  t.same(g.arraySync(), [10, 20, 30], 'not in what the caller handed over')
+  t.same(gradOf(x), [0, 20, 30])
+  // one gradient for two inputs, of which the relu changes one
+  const [a, b] = [leaf([-1, 2, 3]), leaf([5, 5, 5])]
+  a.relu().add(b).backward(g)
+  t.same(
+    [gradOf(a), gradOf(b)],
+    [
+      [0, 20, 30],
+      [10, 20, 30],
+    ],
+  )
+  t.end()
+})
+
 t.test('a diamond: each rule runs once, after all its consumers', (t) => {
   const a = leaf([2])
   let calls = 0

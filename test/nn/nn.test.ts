@@ -306,6 +306,57 @@ t.test('Sequential names as PyTorch; tied parameters are one', (t) => {
   t.end()
 })
 
+t.test(
+  'Sequential computes a ReLU with the layer before it: the same bits, and whoever replaces forward() sees each call',
+  (t) => {
+    manualSeed(3)
+    const net = new nn.Sequential(
+      ...[new nn.Conv2d(2, 5, 3), new nn.ReLU(), new nn.Flatten()],
+      ...[new nn.Linear(5 * 36, 20), new nn.ReLU(), new nn.ReLU(), new nn.Linear(20, 3)],
+    )
+    const x = randn([4, 2, 8, 8])
+    const run = (model: (x: Tensor) => Tensor) => {
+      net.zeroGrad()
+      const out = model(x)
+      out.mul(out).sum().backward()
+      return [out, ...net.parameters().map((p) => p.grad as Tensor)].map((y) => y.dataSync())
+    }
+    const one = run((x) => net.forward(x))
+    t.same(
+      one,
+      run((x) => [...net].reduce((x, layer) => layer.forward(x), x)),
+    )
+    for (const replaced of [0, 1]) {
+      const layer = net.at(replaced)
+      let calls = 0
+      layer.forward = (input) => {
+        calls++
+        return Object.getPrototypeOf(layer).forward.call(layer, input)
+      }
+      t.same(
+        run((x) => net.forward(x)),
+        one,
+      )
+      t.equal(calls, 1)
+      Reflect.deleteProperty(layer, 'forward')
+    }
+    class Mine extends nn.ReLU {
+      override forward(input: Tensor): Tensor {
+        return super.forward(input).add(1)
+      }
+    }
+    const own = new nn.Sequential(new nn.Linear(4, 3), new Mine())
+    t.ok(
+      (own
+        .forward(randn([50, 4]))
+        .min()
+        .item() as number) >= 1,
+      'a class of its own keeps its forward()',
+    )
+    t.end()
+  },
+)
+
 t.test('stateDict and loadStateDict', (t) => {
   const [a, b] = [new Net(), new Net()]
   nn.init.constant(a.runningMean, 3)
