@@ -4,12 +4,14 @@ import t from 'tap'
 import { noDevice, root } from './emulated'
 import { run } from './programs'
 
-for (const name of ['elementwise', 'index', 'loss', 'matmul', 'reduce', 'rows', 'views']) {
+const files = ['elementwise', 'index', 'loss', 'matmul', 'reduce', 'rows', 'views']
+const images = ['batch-norm', 'pooling', 'resize', 'recurrent']
+for (const name of [...files, ...images]) {
   t.test(name, { skip: noDevice }, async (t) => {
     const file = path.join(root, '.test-build', 'ops', `${name}.test.js`)
     const { code, text, errors } = await run(process.execPath, [file], root, { KERF_TEST_DEVICE: 'cuda' })
     const failed = text.split('\n').filter((line) => /^\s*not ok/.test(line))
     t.same({ code, failed, errors }, { code: 0, failed: [], errors: '' })
-    t.ok((text.match(/^ok /gm)?.length ?? 0) > 5, 'it tested something')
+    t.ok((text.match(/^ok /gm)?.length ?? 0) > 3, 'it tested something')
   })
 }
