@@ -71,6 +71,13 @@ CU_FUNCTION void load_matrix_x4(uint32_t (&r)[4], const void* p) {
                : "r"(shared_address(p))
                : "memory");
 }
+// The same with each of the four matrices transposed.
+CU_FUNCTION void load_matrix_x4_transposed(uint32_t (&r)[4], const void* p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(p))
+               : "memory");
+}
 
 // d += a b, a 16 rows and b 8 columns of 32 bytes.
 CU_FUNCTION void mma(f16, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {

@@ -5,7 +5,7 @@ import { noDevice, root } from './emulated'
 import { run } from './programs'
 
 const files = ['elementwise', 'index', 'loss', 'matmul', 'reduce', 'rows', 'views']
-const images = ['batch-norm', 'pooling', 'resize', 'recurrent']
+const images = ['batch-norm', 'conv', 'pooling', 'resize', 'recurrent']
 for (const name of [...files, ...images]) {
   t.test(name, { skip: noDevice }, async (t) => {
     const file = path.join(root, '.test-build', 'ops', `${name}.test.js`)
