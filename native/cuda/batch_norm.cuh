@@ -44,7 +44,10 @@ struct ThreadTeam {
 
 // One float a channel each; null: absent.
 struct ChannelStatistics {
-  float *mean, *rstd, *running_mean, *running_var;
+  float* mean;
+  float* rstd;
+  float* running_mean;
+  float* running_var;
 };
 
 // The deviations are from the rounded mean, and their sum takes back what rounding it did.
@@ -84,7 +87,10 @@ __global__ void given_statistics(uint32_t channels, ChannelStatistics of, double
 
 // What a channel's elements share, in float32; null: 1 or 0.
 struct ChannelTerms {
-  const float *mean, *rstd, *weight, *bias;
+  const float* mean;
+  const float* rstd;
+  const float* weight;
+  const float* bias;
   CU_FUNCTION float centre(uint32_t c) const { return cu::load_global(mean + c); }
   CU_FUNCTION float scale(uint32_t c) const {
     const float r = cu::load_global(rstd + c);
@@ -104,7 +110,10 @@ __global__ void normalize_channels(uint32_t n, Channels shape, A out, A a, Chann
 // What a channel's gradients come to; dweight and dbias may be null. With h = (a - mean) rstd: dbias = sum(grad), dweight =
 // sum(grad h), da = weight rstd (grad - mean_grad - (a - mean) slope).
 struct ChannelSums {
-  float *dweight, *dbias, *mean_grad, *slope;
+  float* dweight;
+  float* dbias;
+  float* mean_grad;
+  float* slope;
 };
 
 template <class Team, class A>

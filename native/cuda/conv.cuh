@@ -27,10 +27,7 @@ struct ImageEpilogue {
   PixelPlaces places;
 
   CU_FUNCTION ImageEpilogue of_group(int group, int channels) const {
-    ImageEpilogue own = *this;
-    if (bias) own.bias += group * channels;
-    own.out += static_cast<size_t>(group) * channels * places.plane;
-    return own;
+    return {bias ? bias + group * channels : nullptr, activation, out + static_cast<size_t>(group) * channels * places.plane, places};
   }
 };
 
@@ -76,7 +73,7 @@ CU_FUNCTION PlainRows of_group(PlainRows weights, int group) {
 }
 
 template <class C, class E>
-__global__ void __launch_bounds__(C::kThreads) conv_mma(Patches patches, PlainRows weights, E epilogue) {
+__global__ void __launch_bounds__(C::kThreads, 1) conv_mma(Patches patches, PlainRows weights, E epilogue) {
   uint8_t* const shared = cu::shared_memory();
   const int m0 = blockIdx.x * C::BM, n0 = blockIdx.y * C::BN, group = blockIdx.z;
   const Patches pixels = of_group(patches, group);
@@ -100,10 +97,10 @@ struct KeptPatches {
     cu::sync_threads();
   }
   template <int COUNT, int STEP>
-  struct Reader {
+  struct LateReader {
     const KeptPatches& all;
     int row;
-    CU_FUNCTION Reader(const KeptPatches& from, int first) : all(from), row(first) {}
+    CU_FUNCTION LateReader(const KeptPatches& from, int first) : all(from), row(first) {}
     template <class Take>
     CU_FUNCTION void each(int chunk, Take take) const {
       const Patches::Corner tap = all.patches.tap(chunk);

@@ -29,8 +29,8 @@ template <class W, class X>
 struct SimtRowTiles {
   // Two lanes read one 32-byte sector: chunks 2h and 2h + 1 of a row, h of the warp's half of the depth.
   const int copy_row, copy_k;
-  typename W::template Reader<2, 64> w;
-  typename X::template Reader<2, 64> x;
+  typename W::template LateReader<2, 64> w;
+  typename X::template LateReader<2, 64> x;
   float4 next[2][2];  // [operand][row, row + 64]
 
   CU_FUNCTION SimtRowTiles(const W& w_rows, const X& x_rows, int thread, int m0, int n0)
@@ -61,10 +61,8 @@ struct SimtRowTiles {
 template <class Tiles>
 CU_FUNCTION void sum_by_simt(float* shared, Tiles& source, int first, int end, float (&d)[8][8]) {
   const int own_m = simt_own_m(), own_n = simt_own_n();
-  if (first < end) {
-    source.fetch(first);
-    source.keep(shared, first);
-  }
+  source.fetch(first);
+  source.keep(shared, first);
   cu::sync_threads();
   for (int t = first; t < end; t++) {
     if (t + 1 < end) source.fetch(t + 1);

@@ -13,7 +13,8 @@ struct PlainRows {
 
   CU_FUNCTION int chunks() const { return row_bytes / 16; }
 
-  // COUNT rows that are STEP apart, by chunks of K. take(i, from, valid) gets chunk number `chunk` of each.
+  // COUNT rows that are STEP apart, by chunks of K. take(i, from, valid) gets chunk number `chunk` of each. The first keeps its
+  // place, the second finds it again every time: for kernels without registers to spare.
   template <int COUNT, int STEP>
   struct Reader {
     const uint8_t* first;
@@ -26,6 +27,19 @@ struct PlainRows {
       const uint8_t* from = first + chunk * 16;
 #pragma unroll
       for (int i = 0; i < COUNT; i++, from += static_cast<size_t>(STEP) * row_bytes) take(i, from, inside && i * STEP < rows);
+    }
+  };
+  template <int COUNT, int STEP>
+  struct LateReader {
+    const PlainRows& all;
+    int row;
+    CU_FUNCTION LateReader(const PlainRows& rows, int first) : all(rows), row(first) {}
+    template <class Take>
+    CU_FUNCTION void each(int chunk, Take take) const {
+      const bool inside = chunk < all.chunks();
+#pragma unroll
+      for (int i = 0; i < COUNT; i++)
+        take(i, all.data + static_cast<size_t>(row + i * STEP) * all.row_bytes + chunk * 16, inside && row + i * STEP < all.rows);
     }
   };
 };
