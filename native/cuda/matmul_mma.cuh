@@ -120,8 +120,9 @@ __global__ void __launch_bounds__(C::kThreads)
   C::Tile::template store<typename C::Sum>(shared, epilogue, threadIdx.x, m0, n0, M, N);
 }
 
+// Shared memory, not registers, says how many blocks a multiprocessor holds; without the 1 ptxas saves them until it spills.
 template <class C, class E>
-__global__ void __launch_bounds__(C::kThreads)
+__global__ void __launch_bounds__(C::kThreads, 1)
     matmul_mma_split(const uint8_t* W, const uint8_t* X, int M, int N, int row_bytes, Split split, E epilogue) {
   uint8_t* const shared = cu::shared_memory();
   const int m0 = blockIdx.x * C::BM, n0 = blockIdx.y * C::BN;

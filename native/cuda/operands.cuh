@@ -17,16 +17,18 @@ struct PlainRows {
   // place, the second finds it again every time: for kernels without registers to spare.
   template <int COUNT, int STEP>
   struct Reader {
+    const PlainRows& all;
     const uint8_t* first;
-    int rows, row_bytes;
-    CU_FUNCTION Reader(const PlainRows& all, int row)
-        : first(all.data + static_cast<size_t>(row) * all.row_bytes), rows(all.rows - row), row_bytes(all.row_bytes) {}
+    int row;
+    CU_FUNCTION Reader(const PlainRows& rows, int first_row)
+        : all(rows), first(rows.data + static_cast<size_t>(first_row) * rows.row_bytes), row(first_row) {}
     template <class Take>
     CU_FUNCTION void each(int chunk, Take take) const {
-      const bool inside = chunk * 16 < row_bytes;
+      const bool inside = chunk * 16 < all.row_bytes;
+      const size_t step = static_cast<size_t>(STEP) * all.row_bytes;
       const uint8_t* from = first + chunk * 16;
 #pragma unroll
-      for (int i = 0; i < COUNT; i++, from += static_cast<size_t>(STEP) * row_bytes) take(i, from, inside && i * STEP < rows);
+      for (int i = 0; i < COUNT; i++, from += step) take(i, from, inside && row + i * STEP < all.rows);
     }
   };
   template <int COUNT, int STEP>
