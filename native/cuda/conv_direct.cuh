@@ -29,7 +29,7 @@ struct DirectShape {
   CU_FUNCTION int64_t output(int image, int channel) const {
     return (static_cast<int64_t>(image) * groups * out_channels + channel) * h.all_outs * w.all_outs;
   }
-  CU_FUNCTION int64_t weight(int out, int channel) const {
+  CU_ANYWHERE int64_t weight(int out, int channel) const {
     return (static_cast<int64_t>(out) * channels + channel) * h.kernel * w.kernel;
   }
 };

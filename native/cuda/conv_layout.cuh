@@ -15,8 +15,8 @@ constexpr int kTurnSharedBytes = kTurnTile * kTurnPitch<uint32_t> * 4;
 // that both sides are read and written along what lies together.
 struct Turn {
   uint32_t images, groups, channels, padded, pixels;
-  CU_FUNCTION uint32_t channel_tiles() const { return (padded + kTurnTile - 1) / kTurnTile; }
-  CU_FUNCTION uint32_t pixel_tiles() const { return (pixels + kTurnTile - 1) / kTurnTile; }
+  CU_ANYWHERE uint32_t channel_tiles() const { return (padded + kTurnTile - 1) / kTurnTile; }
+  CU_ANYWHERE uint32_t pixel_tiles() const { return (pixels + kTurnTile - 1) / kTurnTile; }
 };
 
 template <class T>

@@ -5,6 +5,7 @@
 #include "types.h"
 
 #define CU_FUNCTION __device__ __forceinline__
+#define CU_ANYWHERE __host__ __device__ __forceinline__  // what drivers ask too
 #define CU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 

@@ -72,7 +72,7 @@ struct Patches {
   int tap_chunks, pixel_chunks;  // of a group, and from pixel to pixel
   Divisor by_area, by_width, by_tap, by_taps_w;
 
-  CU_FUNCTION int rows() const { return images * out_h * out_w; }
+  CU_ANYWHERE int rows() const { return images * out_h * out_w; }
   CU_FUNCTION int chunks() const { return taps_h * taps_w * tap_chunks; }
 
   // Output pixel number p's corner of the input, and the number of the chunk there, modulo 2^32: it may lie outside.

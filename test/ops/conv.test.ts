@@ -1,5 +1,6 @@
 // Convolutions and their gradients against float64 loop nests, with the bound that float32 accumulation allows.
 import t from 'tap'
+import { backward } from '#lib/autograd/backward'
 import { info } from '#lib/info'
 import { choose } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
@@ -158,7 +159,7 @@ onEveryTarget('bias and activation are those of the ops', () => {
   return failures
 })
 
-onEveryTarget('convTranspose2d is the gradient of conv2d', () => {
+onEveryTarget('convTranspose2d is the gradient of conv2d, and its own gradients', () => {
   const failures: string[] = []
   for (const [i, e] of examples.entries()) {
     const s = spec(e)
@@ -170,10 +171,10 @@ onEveryTarget('convTranspose2d is the gradient of conv2d', () => {
       const span = (e.dilation?.[d] ?? 1) * (e.kernel[d] - 1)
       return ((e.x[2 + d] as number) + 2 * (e.padding?.[d] ?? 0) - span - 1) % stride[d]
     }) as unknown as Two
-    const out = convTranspose2d(lay('contiguous', 'float32', g).tensor, lay('contiguous', 'float32', w).tensor, null, {
-      ...options(e),
-      outputPadding: rest,
-    })
+    const a = lay('contiguous', 'float32', g).tensor
+    const b = lay('contiguous', 'float32', w).tensor
+    a.requiresGrad = b.requiresGrad = true
+    const out = convTranspose2d(a, b, null, { ...options(e), outputPadding: rest })
     const k = e.out * e.kernel[0] * e.kernel[1]
     failures.push(
       ...compare(
@@ -182,6 +183,21 @@ onEveryTarget('convTranspose2d is the gradient of conv2d', () => {
         convInput(g, w, e.x, s),
         bound(k, convInput(abs(g), abs(w), e.x, s), 'float32'),
       ),
+    )
+    // <u, out> is <conv2d(u, w), g>: the gradients are those of that
+    const u = random('float32', e.x, i + 150, [-1, 1])
+    backward(out, lay('contiguous', 'float32', u).tensor)
+    const [dg, dw] = [a.grad as Tensor, b.grad as Tensor]
+    const [perOutput, perWeight] = [(k / e.out) * e.x[1], e.x[0] * (s.size[2] as number) * (s.size[3] as number)]
+    const size = convWeight(abs(g), abs(u), weightShape(e), s)
+    failures.push(
+      ...compare(
+        `${JSON.stringify(e)} dx`,
+        dg,
+        conv(u, w, s.size, s),
+        bound(perOutput, conv(abs(u), abs(w), s.size, s), 'float32'),
+      ),
+      ...compare(`${JSON.stringify(e)} dw`, dw, convWeight(g, u, weightShape(e), s), bound(perWeight, size, 'float32')),
     )
   }
   return failures

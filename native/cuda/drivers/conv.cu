@@ -1,6 +1,9 @@
 // conv2d and conv2dWeightGrad: products whose operands are patches of images laid channels last; few output channels a group
 // directly.
 #include "../conv.cuh"
+
+#include <atomic>
+
 #include "../conv_weight_grad.cuh"
 #include "activate.h"
 #include "conv_plan.h"
@@ -16,10 +19,17 @@ bool describe(const View& out, const View& x, const View& w, const Geometry& g, 
   return w.rank == 4 && contiguous(w) && describe_conv(out, x, {w.shape[0], w.shape[1], w.shape[2], w.shape[3]}, g, s);
 }
 
+// More than 48 KiB of shared memory for a kernel, asked for once on every device.
 template <auto kernel>
 Status allow_shared([[maybe_unused]] const char* op, [[maybe_unused]] int bytes) {
 #ifdef __CUDACC__
-  static const cudaError_t allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  static std::atomic<uint64_t> asked = 0;
+  int device = 0;
+  cudaError_t allowed = cudaGetDevice(&device);
+  if (allowed == cudaSuccess && !(asked >> device & 1)) {
+    allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (allowed == cudaSuccess) asked |= uint64_t{1} << device;
+  }
   if (allowed != cudaSuccess) return Status::error(Code::device, "%s: %s", op, cudaGetErrorString(allowed));
 #endif
   return Status{};
