@@ -52,6 +52,8 @@ const examples: Example[] = [
   { x: [5, 1, 3, 2], out: 17, kernel: [2, 2] },
   { x: [1, 70, 6, 6], out: 16, kernel: [3, 3], padding: [1, 1] },
   { x: [2, 1, 9, 2], out: 3, kernel: [7, 2], padding: [6, 1] },
+  { x: [2, 6, 7, 10], out: 5, kernel: [3, 4], stride: [2, 3], padding: [1, 1] },
+  { x: [1, 6, 1, 1], out: 5, kernel: [3, 3], stride: [2, 2], padding: [1, 1] },
   { x: [0, 3, 5, 5], out: 4, kernel: [3, 3] },
 ]
 
@@ -295,9 +297,11 @@ t.test('float16 beyond its range, NaN and infinity go where they belong', (t) =>
   t.equal(conv2d(big, ones).item(), Infinity)
   const x = tensor(new Float32Array(9).fill(1), { shape: [1, 1, 3, 3] })
   const nan = tensor([1, 1, 1, 1, NaN, 1, 1, 1, 1], { shape: [1, 1, 3, 3] } as never) as Tensor
-  t.ok(
-    Array.from(conv2d(reshape(nan, [1, 1, 3, 3]), zeros([1, 1, 2, 2])).dataSync() as Float32Array).every(Number.isNaN),
-  )
+  for (const out of [1, 6])
+    for (const activation of [undefined, 'relu'] as const) {
+      const y = conv2d(reshape(nan, [1, 1, 3, 3]), zeros([out, 1, 2, 2]), null, { activation })
+      t.ok(Array.from(y.dataSync() as Float32Array).every(Number.isNaN), `${out} channels, ${activation}`)
+    }
   t.equal(roundTo('float32', conv2d(x, x).item() as number), 9)
   t.end()
 })
