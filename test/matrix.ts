@@ -36,10 +36,12 @@ if (onGpu) {
     const make = makers[name] as (first: unknown, options?: object) => Tensor
     makers[name] = (first, options) => make(first, { device: 'cuda', ...options })
   }
-  const { arange } = create
+  const { arange, full } = create
   const range = (start: number, end: number, step?: number, options?: object) =>
     arange(start, end, step, { device: 'cuda', ...options })
-  Object.assign(create, { arange: range })
+  const filled = (shape: readonly number[], value: number, options?: object) =>
+    full(shape, value, { device: 'cuda', ...options })
+  Object.assign(create, { arange: range, full: filled })
 }
 
 /** What has no CUDA kernel yet: tests that must end with the error that says so. */

@@ -58,6 +58,8 @@ __global__ void copies(const uint32_t* in, uint32_t* out) {
   uint32_t r[4];
   cu::load_matrix_x4(r, cu::shared_memory() + (lane * 7 % 32) * 48);
   for (int i = 0; i < 4; i++) cu::store_global(out + i * 32 + lane, r[i]);
+  cu::load_matrix_x4_transposed(r, cu::shared_memory() + (lane * 7 % 32) * 48);
+  for (int i = 0; i < 4; i++) cu::store_global(out + 1152 + i * 32 + lane, r[i]);
   for (int i = 0; i < 32; i++)
     cu::store_global(out + 128 + i * 32 + lane,
                      cu::load_shared(reinterpret_cast<const uint32_t*>(cu::shared_memory()) + i * 32 + lane));
@@ -142,7 +144,7 @@ class Dump {
     std::mt19937 random(1);
     for (int i = 0; i < kWords; i++) in_[i] = static_cast<uint32_t>(random());
     run("numbers", 13 * 32, numbers);
-    run("copies", 36 * 32, copies);
+    run("copies", 40 * 32, copies);
     of_type<cu::f16>("f16");
     of_type<cu::bf16>("bf16");
     of_type<cu::s8>("s8");

@@ -159,11 +159,11 @@ export class Dropout extends Module {
 /** While training, sets whole channels of [n, channels, ...] to 0 with probability p and divides the others by 1 - p. */
 export class Dropout2d extends Dropout {
   override forward(input: Tensor): Tensor {
-    const { dtype, rank, shape } = checkTensor('Dropout2d', 'input', input)
+    const { dtype, rank, shape, device } = checkTensor('Dropout2d', 'input', input)
     if (rank < 2) throw new ShapeError(`Dropout2d: input must be [n, channels, ...], its shape is ${showShape(shape)}`)
     if (!this.training || this.p === 0) return input
     const ofChannels = shape.map((size, axis) => (axis < 2 ? size : 1))
-    return mul(input, dropout(full(ofChannels, 1, { dtype }), this.p))
+    return mul(input, dropout(full(ofChannels, 1, { dtype, device }), this.p))
   }
 }
 

@@ -56,7 +56,7 @@ function start(dtype: FloatDType, shape: readonly number[], hiddenSize: number):
 
 /** A checked state, or zeros. */
 function stateOf(op: string, name: string, given: unknown, shape: readonly number[], x: Tensor): Tensor {
-  if (given === undefined) return zeros(shape, { dtype: x.dtype })
+  if (given === undefined) return zeros(shape, { dtype: x.dtype, device: x.device })
   const state = checkTensor(op, `state.${name}`, given)
   if (!sameShape(state.shape, shape))
     throw new ShapeError(`${op}: state.${name} must be ${showShape(shape)}, it is ${showShape(state.shape)}`)

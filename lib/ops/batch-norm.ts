@@ -90,8 +90,8 @@ export function batchNorm<D extends DType>(x: Tensor<D>, options: BatchNormOptio
   const kernel = (t: Tensor | null) => t && gapless(t, 'float32')
   const scale = kernel(weight)
   const out = emptyLike(a, dtype)
-  const mean = empty('float32', [channels])
-  const rstd = empty('float32', [channels])
+  const mean = empty('float32', [channels], a.device)
+  const rstd = empty('float32', [channels], a.device)
   native.batchNorm(
     ...([planes(out), mean, rstd, planes(source), scale, kernel(bias), runningMean, runningVar] as const),
     ...([momentum, eps, Number(training)] as const),
@@ -103,7 +103,7 @@ export function batchNorm<D extends DType>(x: Tensor<D>, options: BatchNormOptio
   const inputs = [a, ...(weight ? [weight] : []), ...(bias ? [bias] : [])]
   return taped('batchNorm', out, inputs, (grad) => {
     const da = emptyLike(a, dtype)
-    const like = (t: Tensor | null) => (t?.requiresGrad ? empty('float32', t.shape) : null)
+    const like = (t: Tensor | null) => (t?.requiresGrad ? empty('float32', t.shape, a.device) : null)
     const [dweight, dbias] = [like(weight), like(bias)]
     const g = gapless(grad, dtype)
     native.batchNormGrad(planes(da), dweight, dbias, planes(g), planes(source), mean, rstd, scale, Number(training))

@@ -66,7 +66,7 @@ function convolve(
   const inputs = [a, weight, ...(bias ? [bias] : [])]
   // gelu and silu need the value before them for their gradient: apart, so that it is there
   const apart = needsGrad(inputs) && needsInput(activation)
-  const out = empty(dtype, shape)
+  const out = empty(dtype, shape, a.device)
   run(out, x, w, bias && biasRow(bias), apart ? 0 : code, geometry)
   const fused = apart ? undefined : activation
   taped(op, out, inputs, (grad) => {

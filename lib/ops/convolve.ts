@@ -96,7 +96,7 @@ export function turned(w: Tensor, groups: number): Tensor {
 /** The gradient for x: again a convolution, with strides and zeros between pixels exchanged. */
 export function gradOfInput(grad: Tensor, x: Tensor, w: Tensor, g: Geometry): Tensor {
   const [r, s] = w.shape.slice(2) as [number, number]
-  const dx = empty(grad.dtype, x.shape)
+  const dx = empty(grad.dtype, x.shape, x.device)
   run(dx, grad, gapless(turned(w, g.groups), grad.dtype), null, 0, {
     stride: g.up,
     up: g.stride,
@@ -109,7 +109,7 @@ export function gradOfInput(grad: Tensor, x: Tensor, w: Tensor, g: Geometry): Te
 
 /** The gradient for w, float32. */
 export function gradOfWeight(grad: Tensor, x: Tensor, w: Tensor, g: Geometry): Tensor {
-  const dw = empty('float32', w.shape)
+  const dw = empty('float32', w.shape, x.device)
   native.conv2dWeightGrad(dw, grad, x, ...stepsOf(g))
   return dw
 }

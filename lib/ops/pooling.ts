@@ -103,8 +103,8 @@ export function maxPool2d<D extends DType>(x: Tensor<D>, options: MaxPool2dOptio
   const shape = pooledShape('maxPool2d', a, window, checkFlag('maxPool2d', 'ceilMode', options.ceilMode ?? false))
   const { kernel, stride, padding, dilation } = window
   const numbers = [...kernel, ...stride, ...padding, ...dilation] as const
-  const out = empty(a.dtype, shape)
-  const taps = needsGrad([a]) ? empty('int32', shape) : null
+  const out = empty(a.dtype, shape, a.device)
+  const taps = needsGrad([a]) ? empty('int32', shape, a.device) : null
   native.maxPool2d(planesOf(out), taps && planesOf(taps), planesOf(gapless(a, a.dtype)), ...numbers)
   return taped('maxPool2d', out, [a], (grad) => {
     const da = emptyLike(a, a.dtype)
@@ -127,7 +127,7 @@ export function avgPool2d<D extends DType>(x: Tensor<D>, options: AvgPool2dOptio
   const shape = pooledShape('avgPool2d', a, window, checkFlag('avgPool2d', 'ceilMode', options.ceilMode ?? false))
   const pads = Number(checkFlag('avgPool2d', 'countIncludePad', options.countIncludePad ?? true))
   const numbers = [...window.kernel, ...window.stride, ...window.padding, pads] as const
-  const out = empty(a.dtype, shape)
+  const out = empty(a.dtype, shape, a.device)
   native.avgPool2d(planesOf(out), planesOf(gapless(a, a.dtype)), ...numbers)
   return taped('avgPool2d', out, [a], (grad) => {
     const da = emptyLike(a, a.dtype)
@@ -149,7 +149,7 @@ export function adaptiveAvgPool2d<D extends DType>(x: Tensor<D>, outputSize: Pai
   const [h, w] = checkPair('adaptiveAvgPool2d', 'outputSize', outputSize, 1)
   if (a.shape[2] === 0 || a.shape[3] === 0)
     throw new ShapeError(`adaptiveAvgPool2d: nothing to average in ${showShape(a.shape)}`)
-  const out = empty(a.dtype, [...a.shape.slice(0, 2), h, w])
+  const out = empty(a.dtype, [...a.shape.slice(0, 2), h, w], a.device)
   native.adaptiveAvgPool2d(planesOf(out), planesOf(gapless(a, a.dtype)))
   return taped('adaptiveAvgPool2d', out, [a], (grad) => {
     const da = emptyLike(a, a.dtype)

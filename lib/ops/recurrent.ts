@@ -7,6 +7,7 @@ import { promote } from '../core/dtype'
 import { ShapeError } from '../core/errors'
 import { sameShape, showShape } from '../core/shape'
 import { native, type View } from '../native/call'
+import type { DeviceName } from '../tensor/device'
 import { biasRow, checkBias } from './epilogue'
 import { pack } from './matmul'
 import { arg, converted, empty, gapless, needsGrad, type Tensor, taped, transposedView } from './op'
@@ -36,7 +37,7 @@ interface Rule {
   /** The gradients before the two products differ. */
   apart: boolean
   /** `recurrent` may be overwritten. */
-  step(after: View[], saved: View | null, input: View, recurrent: View, before: View[]): void
+  step(after: View[], saved: View | null, input: View, recurrent: Tensor, before: View[]): void
   /** `carried`: in, what reaches this step's last state past the next step's product; out, the same of the step before. */
   back(to: { input: View; recurrent: View; carried: View }, from: Back): void
 }
@@ -45,7 +46,7 @@ interface Back {
   /** Of this step's states as results. */
   grads: View[]
   /** Of this step's h, through the next step's product; may be overwritten. */
-  dh: View
+  dh: Tensor
   saved: View | null
   after: View[]
   before: View[]
@@ -83,20 +84,20 @@ const rnnRule = (f: 'tanh' | 'relu'): Rule => ({
   apart: false,
   step: ([h], saved, input, recurrent) => {
     const wide = saved ?? recurrent
-    native.add(wide, recurrent, float32(input))
+    native.add(wide, recurrent, float32(input, recurrent.device))
     native[f](wide, wide)
     native.copy(h as View, wide)
   },
   back: ({ input }, { grads: [grad], dh, saved }) => {
-    native.add(dh, dh, float32(grad as View))
+    native.add(dh, dh, float32(grad as View, dh.device))
     native[f === 'tanh' ? 'tanhGrad' : 'reluGrad'](dh, dh, saved as View)
     native.copy(input, dh)
   },
 })
 
 /** The matrix in float32: itself, if it is. */
-function float32(a: View): View {
-  const wide = empty('float32', a.shape)
+function float32(a: View, device: DeviceName): View {
+  const wide = empty('float32', a.shape, device)
   if (a.code === wide.code) return a
   native.copy(wide, a)
   return wide
@@ -114,8 +115,8 @@ function matrix(a: Tensor, i: number): View {
   }
 }
 
-function filled(shape: readonly number[]): Tensor<'float32'> {
-  const out = empty('float32', shape)
+function filled(shape: readonly number[], device: DeviceName): Tensor<'float32'> {
+  const out = empty('float32', shape, device)
   native.fill(out, 0)
   return out
 }
@@ -146,8 +147,8 @@ function recur(rule: Rule, r: Recurrence): Tensor {
   const x = gapless(projected, dtype)
   const w = gapless(weight, dtype)
   const bias = r.bias && biasRow(r.bias)
-  const out = empty(dtype, [states, steps + 1, batch, hidden])
-  const saved = recorded ? empty('float32', [steps, batch, rule.saved * hidden]) : null
+  const out = empty(dtype, [states, steps + 1, batch, hidden], x.device)
+  const saved = recorded ? empty('float32', [steps, batch, rule.saved * hidden], x.device) : null
   /** Where a step's states lie, and those it starts from. */
   const [late, early] = r.reverse ? [0, 1] : [1, 0]
   const at = (a: Tensor, slot: number) => Array.from({ length: states }, (_, s) => matrix(a, s * (steps + 1) + slot))
@@ -156,7 +157,7 @@ function recur(rule: Rule, r: Recurrence): Tensor {
 
   const first = at(out, start)
   for (let s = 0; s < states; s++) native.copy(first[s] as View, initial[s] as Tensor)
-  const recurrent = empty('float32', [batch, gates * hidden])
+  const recurrent = empty('float32', [batch, gates * hidden], x.device)
   forEachProduct(w, true, steps, (times) => {
     for (const t of order) {
       const before = at(out, t + early)
@@ -166,10 +167,10 @@ function recur(rule: Rule, r: Recurrence): Tensor {
   })
   return taped(op, out, inputs, (grad) => {
     const g = gapless(grad, dtype)
-    const dx = empty(dtype, x.shape)
-    const dp = rule.apart ? empty(dtype, x.shape) : dx
-    const dh = filled([batch, hidden])
-    const carried = filled([batch, hidden])
+    const dx = empty(dtype, x.shape, x.device)
+    const dp = rule.apart ? empty(dtype, x.shape, x.device) : dx
+    const dh = filled([batch, hidden], x.device)
+    const carried = filled([batch, hidden], x.device)
     forEachProduct(w, false, steps, (times) => {
       for (const t of [...order].reverse()) {
         const slot = t + late
@@ -187,7 +188,7 @@ function recur(rule: Rule, r: Recurrence): Tensor {
     if (states === 1) native.add(dh, dh, carried)
     for (let s = 0; s < states; s++) {
       const sum = through[s] as Tensor
-      native.add(sum, sum, float32(last[s] as View))
+      native.add(sum, sum, float32(last[s] as View, sum.device))
       gradients.push((initial[s] as Tensor).requiresGrad ? converted(sum, (initial[s] as Tensor).dtype) : null)
     }
     return gradients
@@ -218,7 +219,7 @@ function gradOfWeight(dp: Tensor, out: Tensor, early: number, hidden: number): T
   const rows = steps * batch
   const before = { buffer: out.buffer, code: out.code, shape: [rows, hidden], strides: [hidden, 1] }
   const gates = { buffer: dp.buffer, code: dp.code, shape: [width, rows], strides: [1, width], offset: dp.offset }
-  const dw = empty('float32', [width, hidden])
+  const dw = empty('float32', [width, hidden], dp.device)
   native.matmul(dw, gates, { ...before, offset: out.offset + early * batch * hidden }, null, 0)
   return dw
 }

@@ -80,7 +80,7 @@ export function resize<D extends DType>(x: Tensor<D>, options: ResizeOptions): T
     alignCorners ? [out > 1 ? (a.shape[2 + i] as number) - 1 : 0, Math.max(out - 1, 1)] : [num, den],
   ) as [number, number, number, number]
   const code = alignCorners ? modes.corners : modes[mode]
-  const out = empty(a.dtype, shape)
+  const out = empty(a.dtype, shape, a.device)
   native.resize(planesOf(out), planesOf(gapless(a, a.dtype)), code, ...ratios)
   return taped('resize', out, [a], (grad) => {
     const da = emptyLike(a, a.dtype)

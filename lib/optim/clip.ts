@@ -61,7 +61,7 @@ function totalNorm(grads: readonly Tensor[], p: number): Tensor<'float32'> {
 export function scaleGrad(parameters: Iterable<Tensor>, factor: number): void {
   const grads = gradsOf('scaleGrad', parameters)
   for (const grad of grads) {
-    const by = empty(grad.dtype, [])
+    const by = empty(grad.dtype, [], grad.device)
     native.fill(by, factor)
     native.mul(grad, grad, expandView(by, grad.shape))
     by.dispose()

@@ -130,7 +130,7 @@ export async function pruneLayers(
 /** Gives a weight the mask that was decided on. */
 export function setMask({ weight, keep: kept }: Work): void {
   scope(() => {
-    weight.mask = tensor(kept, { shape: weight.shape, dtype: 'bool' })
+    weight.mask = tensor(kept, { shape: weight.shape, dtype: 'bool', device: weight.device })
   })
 }
 

@@ -30,7 +30,7 @@ export class MovementScores {
   constructor(model: AnyModule, options: LayerOptions<WeightLayer> = {}) {
     checkOptions('MovementScores', options)
     for (const [, weight] of prunable('MovementScores', model, options))
-      this.#sums.set(weight, keep(zeros(weight.shape) as Tensor<'float32'>))
+      this.#sums.set(weight, keep(zeros(weight.shape, { device: weight.device }) as Tensor<'float32'>))
   }
 
   /** How often accumulate() was called. */

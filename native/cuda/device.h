@@ -5,6 +5,7 @@
 #include "types.h"
 
 #define CU_FUNCTION __device__ __forceinline__
+#define CU_ANYWHERE __host__ __device__ __forceinline__  // what drivers ask too
 #define CU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 
@@ -67,6 +68,13 @@ CU_FUNCTION void copy_wait() {
 
 CU_FUNCTION void load_matrix_x4(uint32_t (&r)[4], const void* p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(p))
+               : "memory");
+}
+// The same with each of the four matrices transposed.
+CU_FUNCTION void load_matrix_x4_transposed(uint32_t (&r)[4], const void* p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(p))
                : "memory");

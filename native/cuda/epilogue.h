@@ -34,21 +34,25 @@ template <> struct Stored<cu::bf16> {
   CU_FUNCTION static Element one(float v) { return static_cast<uint16_t>(cu::pack2(cu::bf16{}, v, 0.0f)); }
 };
 
+struct FeatureTerms;
+
+// none, relu or silu; relu keeps NaN
+CU_FUNCTION float activated(Activation activation, float v) {
+  if (activation == Activation::relu) return v <= 0.0f ? 0.0f : v;
+  if (activation == Activation::silu) return v / (1.0f + expf(-v));
+  return v;
+}
+
 // Plain data, passed to kernels by value. A null pointer stands for all ones (scales) or all zeros (bias).
 template <class Out_>
 struct Epilogue {
   using Out = Out_;
+  using Terms = FeatureTerms;  // what four neighbouring outputs share, in every row
   const float* weight_scale;  // [m], 16-byte aligned, as is bias
   const float* token_scale;   // [n]
   const float* bias;          // [m]
   Activation activation;      // none, relu or silu so far
   typename Stored<Out>::Element* out;  // [n][m], row pitch m elements, 16-byte aligned
-
-  CU_FUNCTION float activate(float v) const {
-    if (activation == Activation::relu) return v > 0.0f ? v : 0.0f;
-    if (activation == Activation::silu) return v / (1.0f + expf(-v));
-    return v;
-  }
 };
 
 // The scales and biases of four neighbouring output features, loaded once for all tokens.
@@ -83,7 +87,7 @@ CU_FUNCTION void store_four(const E& epilogue, const FeatureTerms& terms, const 
   float v[4];
 #pragma unroll
   for (int i = 0; i < 4; i++)
-    v[i] = epilogue.activate(static_cast<float>(sums[i]) * (terms.scale[i] * token_scale) + terms.bias[i]);
+    v[i] = activated(epilogue.activation, static_cast<float>(sums[i]) * (terms.scale[i] * token_scale) + terms.bias[i]);
   using S = Stored<typename E::Out>;
   auto* row = epilogue.out + static_cast<size_t>(n) * M + m;
   if (M % 4 == 0) {
@@ -124,7 +128,7 @@ struct SumTile {
   template <class Sum, class E>
   CU_FUNCTION static void store(const uint8_t* tile, const E& epilogue, int thread, int m0, int n0, int M, int N) {
     const int column = thread % kLanesOfRow * 4;
-    const FeatureTerms terms(epilogue, m0 + column, M);
+    const typename E::Terms terms(epilogue, m0 + column, M);
     for (int row = thread / kLanesOfRow; row < BN && n0 + row < N; row += kRowsAtOnce) {
       const Four<Sum> four = load<Sum>(tile, row, column);
       const Sum sums[4] = {four.x, four.y, four.z, four.w};

@@ -7,6 +7,7 @@
 // once into different banks.
 #pragma once
 #include "epilogue.h"
+#include "operands.cuh"
 
 namespace kerf {
 namespace cuda {
@@ -16,29 +17,32 @@ constexpr int kSimtTile = 128, kSimtDepth = 16, kSimtPitch = kSimtTile + 4;
 constexpr int kSimtStage = 2 * kSimtDepth * kSimtPitch;  // floats: W's tile, then X's
 constexpr int kSimtSharedBytes = 2 * kSimtStage * 4;
 
-template <class E>
-__global__ void __launch_bounds__(kSimtThreads, 2)
-    matmul_simt(const float* W, const float* X, int M, int N, int K, E epilogue) {
-  float* const shared = reinterpret_cast<float*>(cu::shared_memory());
-  const int thread = threadIdx.x, m0 = blockIdx.x * kSimtTile, n0 = blockIdx.y * kSimtTile;
-  const int tiles = (K + kSimtDepth - 1) / kSimtDepth;
+CU_FUNCTION int simt_own_m() { return threadIdx.x % 16 * 4; }
+CU_FUNCTION int simt_own_n() { return threadIdx.x / 16 * 4; }
 
+CU_FUNCTION float4 simt_chunk(const uint8_t* from, bool valid) {
+  return valid ? cu::load_global(reinterpret_cast<const float4*>(from)) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+}
+
+// Tiles of operands with K innermost. A thread fetches four chunks to registers and keeps them in shared memory later.
+template <class W, class X>
+struct SimtRowTiles {
   // Two lanes read one 32-byte sector: chunks 2h and 2h + 1 of a row, h of the warp's half of the depth.
-  const int copy_row = thread / 32 / 2 * 16 + thread % 32 / 2, copy_k = (thread / 32 % 2 * 2 + thread % 2) * 4;
+  const int copy_row, copy_k;
+  typename W::template LateReader<2, 64> w;
+  typename X::template LateReader<2, 64> x;
   float4 next[2][2];  // [operand][row, row + 64]
-  auto fetch = [&](int tile) {
-    const int k = tile * kSimtDepth + copy_k;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const int m = m0 + copy_row + i * 64, n = n0 + copy_row + i * 64;
-      next[0][i] = next[1][i] = float4{0.0f, 0.0f, 0.0f, 0.0f};
-      if (m < M && k < K)
-        next[0][i] = cu::load_global(reinterpret_cast<const float4*>(W + static_cast<size_t>(m) * K + k));
-      if (n < N && k < K)
-        next[1][i] = cu::load_global(reinterpret_cast<const float4*>(X + static_cast<size_t>(n) * K + k));
-    }
-  };
-  auto keep = [&](int tile) {
+
+  CU_FUNCTION SimtRowTiles(const W& w_rows, const X& x_rows, int thread, int m0, int n0)
+      : copy_row(thread / 32 / 2 * 16 + thread % 32 / 2), copy_k((thread / 32 % 2 * 2 + thread % 2) * 4),
+        w(w_rows, m0 + copy_row), x(x_rows, n0 + copy_row) {}
+
+  CU_FUNCTION void fetch(int tile) {
+    const int chunk = (tile * kSimtDepth + copy_k) / 4;
+    w.each(chunk, [&](int i, const uint8_t* from, bool valid) { next[0][i] = simt_chunk(from, valid); });
+    x.each(chunk, [&](int i, const uint8_t* from, bool valid) { next[1][i] = simt_chunk(from, valid); });
+  }
+  CU_FUNCTION void keep(float* shared, int tile) const {
     float* to = shared + tile % 2 * kSimtStage + copy_k * kSimtPitch + copy_row;
 #pragma unroll
     for (int operand = 0; operand < 2; operand++)
@@ -50,15 +54,18 @@ __global__ void __launch_bounds__(kSimtThreads, 2)
         cu::store_shared(at + 2 * kSimtPitch, next[operand][i].z);
         cu::store_shared(at + 3 * kSimtPitch, next[operand][i].w);
       }
-  };
+  }
+};
 
-  const int own_m = thread % 16 * 4, own_n = thread / 16 * 4;
-  float d[8][8] = {};  // [n][m]
-  fetch(0);
-  keep(0);
+// The sums over tiles `first` to `end` of K, 8 x 8 a thread: d[n][m].
+template <class Tiles>
+CU_FUNCTION void sum_by_simt(float* shared, Tiles& source, int first, int end, float (&d)[8][8]) {
+  const int own_m = simt_own_m(), own_n = simt_own_n();
+  source.fetch(first);
+  source.keep(shared, first);
   cu::sync_threads();
-  for (int t = 0; t < tiles; t++) {
-    if (t + 1 < tiles) fetch(t + 1);
+  for (int t = first; t < end; t++) {
+    if (t + 1 < end) source.fetch(t + 1);
     const float* w_tile = shared + t % 2 * kSimtStage + own_m;
     const float* x_tile = shared + t % 2 * kSimtStage + kSimtDepth * kSimtPitch + own_n;
 #pragma unroll
@@ -74,21 +81,35 @@ __global__ void __launch_bounds__(kSimtThreads, 2)
 #pragma unroll
         for (int m = 0; m < 8; m++) d[n][m] += x[n] * w[m];
     }
-    if (t + 1 < tiles) keep(t + 1);  // into the buffer that was read before the last barrier
+    if (t + 1 < end) source.keep(shared, t + 1);  // into the buffer that was read before the last barrier
     cu::sync_threads();
   }
+}
 
+template <class E>
+CU_FUNCTION void store_simt(const E& epilogue, const float (&d)[8][8], int m0, int n0, int M, int N) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    const int m = m0 + own_m + half * 64;
-    const FeatureTerms terms(epilogue, m, M);
+    const int m = m0 + simt_own_m() + half * 64;
+    const typename E::Terms terms(epilogue, m, M);
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-      const int n = n0 + own_n + i / 4 * 64 + i % 4;
+      const int n = n0 + simt_own_n() + i / 4 * 64 + i % 4;
       const float four[4] = {d[i][half * 4], d[i][half * 4 + 1], d[i][half * 4 + 2], d[i][half * 4 + 3]};
       if (n < N) store_four(epilogue, terms, four, m, n, M);
     }
   }
+}
+
+template <class E>
+__global__ void __launch_bounds__(kSimtThreads, 2)
+    matmul_simt(const float* W, const float* X, int M, int N, int K, E epilogue) {
+  const int m0 = blockIdx.x * kSimtTile, n0 = blockIdx.y * kSimtTile;
+  const PlainRows w{reinterpret_cast<const uint8_t*>(W), M, K * 4}, x{reinterpret_cast<const uint8_t*>(X), N, K * 4};
+  SimtRowTiles<PlainRows, PlainRows> tiles(w, x, threadIdx.x, m0, n0);
+  float d[8][8] = {};
+  sum_by_simt(reinterpret_cast<float*>(cu::shared_memory()), tiles, 0, (K + kSimtDepth - 1) / kSimtDepth, d);
+  store_simt(epilogue, d, m0, n0, M, N);
 }
 
 }  // namespace cuda

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../core/image_contracts.h"
 #include "axes.h"
 #include "ops.h"
 #include "scalar.h"
@@ -34,14 +35,6 @@ struct Batch {
 };
 
 char* bytes_of(const View& v) { return static_cast<char*>(v.data); }
-
-bool is_channels(const OptView& v, const View& a) {
-  return !present(v) || (holds_bias(v, a.shape[1]) && v.rank == 1);
-}
-bool is_batch(const View& a) { return a.rank == 3 && contiguous(a) && is_floating(a.dtype); }
-bool is_statistic(const View& v, const View& a) {
-  return v.dtype == DType::float32_ && v.rank == 1 && v.shape[0] == a.shape[1] && contiguous(v);
-}
 
 struct Forward {
   View out, a;
@@ -189,9 +182,9 @@ double* channel_scratch(const char* op, int64_t channels, int64_t floats) {
 
 Status batchNorm(Stream& stream, View out, View mean, View rstd, View a, OptView weight, OptView bias,
                  OptView runningMean, OptView runningVar, f64 momentum, f64 eps, i64 training) {
-  REQUIRE(is_batch(a) && same_shape(out, a) && contiguous(out) && out.dtype == a.dtype);
-  REQUIRE(is_statistic(mean, a) && is_statistic(rstd, a));
-  REQUIRE(is_channels(weight, a) && is_channels(bias, a) && is_channels(runningMean, a) && is_channels(runningVar, a));
+  REQUIRE(is_channels_of_images(a) && same_shape(out, a) && contiguous(out) && out.dtype == a.dtype);
+  REQUIRE(is_channel_vector(mean, a) && is_channel_vector(rstd, a));
+  REQUIRE(may_be_channel_vector(weight, a) && may_be_channel_vector(bias, a) && may_be_channel_vector(runningMean, a) && may_be_channel_vector(runningVar, a));
   REQUIRE(present(runningMean) == present(runningVar) && (training || present(runningMean)));
   if (!kernels().channel_map[static_cast<int>(a.dtype)]) return no_kernel("batchNorm", a.dtype);
   double ns = batch_ns(a);
@@ -210,10 +203,10 @@ Status batchNorm(Stream& stream, View out, View mean, View rstd, View a, OptView
 
 Status batchNormGrad(Stream& stream, View da, OptView dweight, OptView dbias, View grad, View a, View mean, View rstd,
                      OptView weight, i64 training) {
-  REQUIRE(is_batch(a) && same_shape(da, a) && contiguous(da) && da.dtype == a.dtype);
+  REQUIRE(is_channels_of_images(a) && same_shape(da, a) && contiguous(da) && da.dtype == a.dtype);
   REQUIRE(same_shape(grad, a) && contiguous(grad) && grad.dtype == a.dtype);
-  REQUIRE(is_statistic(mean, a) && is_statistic(rstd, a));
-  REQUIRE(is_channels(weight, a) && is_channels(dweight, a) && is_channels(dbias, a));
+  REQUIRE(is_channel_vector(mean, a) && is_channel_vector(rstd, a));
+  REQUIRE(may_be_channel_vector(weight, a) && may_be_channel_vector(dweight, a) && may_be_channel_vector(dbias, a));
   if (!kernels().channel_dots[static_cast<int>(a.dtype)]) return no_kernel("batchNormGrad", a.dtype);
   double ns = 2 * batch_ns(a);
   return stream.run(ns, [da, dweight, dbias, grad, a, mean, rstd, weight, training, ns] {

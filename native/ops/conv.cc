@@ -1,7 +1,7 @@
 // The drivers conv2d and conv2dWeightGrad.
+#include "../core/conv_shape.h"
 #include "../core/debug.h"
 #include "../core/stream.h"
-#include "conv_shape.h"
 #include "ops.h"
 #include "targets.h"
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "../core/image_contracts.h"
 #include "axes.h"
 #include "ops.h"
 #include "scalar.h"
@@ -11,28 +12,7 @@ namespace {
 
 constexpr int64_t kTaskElements = 16384;
 
-struct Window {
-  int64_t kernel, stride, pad, dilation;
-};
-
-bool is_planes(const View& v) { return v.rank == 3 && contiguous(v) && is_floating(v.dtype); }
-
-// Whether y may hold an element for every window over x.
-bool pools(const View& y, const View& x) {
-  return is_planes(x) && is_planes(y) && x.dtype == y.dtype && x.shape[0] == y.shape[0];
-}
-
-// What a window may span and hold: tap numbers are exact in float32, and no product overflows.
-constexpr int64_t kMaxWindow = int64_t{1} << 24;
-
-bool fits(const Window& w, int64_t in, int64_t out) {
-  bool small = w.kernel <= kMaxWindow && w.stride <= kMaxWindow && w.dilation <= kMaxWindow &&
-               (w.kernel - 1) * w.dilation < kMaxWindow;
-  return small && in > 0 && out > 0 && w.kernel > 0 && w.stride > 0 && w.dilation > 0 && w.pad >= 0 &&
-         2 * w.pad <= w.kernel && (out - 1) * w.stride < in + w.pad;
-}
-
-PoolAxis axis_of(const Window& w, int64_t in, int64_t out) {
+PoolAxis axis_of(const PoolWindow& w, int64_t in, int64_t out) {
   return PoolAxis{in, out, w.kernel, out == 1 ? 1 : w.stride, w.pad, w.dilation, true, nullptr, nullptr, nullptr};
 }
 
@@ -74,9 +54,9 @@ struct Windows {
   PoolAxis rows, columns;
 };
 
-using Ends = void (*)(PoolAxis& axis, int64_t* begin, int64_t* end, float* count, const Window& w, bool pads);
+using Ends = void (*)(PoolAxis& axis, int64_t* begin, int64_t* end, float* count, const PoolWindow& w, bool pads);
 
-void regular_ends(PoolAxis& axis, int64_t* begin, int64_t* end, float* count, const Window& w, bool pads) {
+void regular_ends(PoolAxis& axis, int64_t* begin, int64_t* end, float* count, const PoolWindow& w, bool pads) {
   for (int64_t o = 0; o < axis.out; o++) {
     int64_t from = o * w.stride - w.pad, to = std::min(from + w.kernel, axis.in + w.pad);
     begin[o] = std::max<int64_t>(from, 0);
@@ -85,7 +65,7 @@ void regular_ends(PoolAxis& axis, int64_t* begin, int64_t* end, float* count, co
   }
 }
 
-void adaptive_ends(PoolAxis& axis, int64_t* begin, int64_t* end, float* count, const Window&, bool) {
+void adaptive_ends(PoolAxis& axis, int64_t* begin, int64_t* end, float* count, const PoolWindow&, bool) {
   axis.regular = false;
   for (int64_t o = 0; o < axis.out; o++) {
     begin[o] = o * axis.in / axis.out;
@@ -94,19 +74,19 @@ void adaptive_ends(PoolAxis& axis, int64_t* begin, int64_t* end, float* count, c
   }
 }
 
-bool may_pool(Ends ends, const Window& w, int64_t in, int64_t out) {
-  return ends == adaptive_ends ? in > 0 && out > 0 : fits(w, in, out);
+bool may_pool(Ends ends, const PoolWindow& w, int64_t in, int64_t out) {
+  return ends == adaptive_ends ? in > 0 && out > 0 : window_fits(w, in, out);
 }
 
 // False where there is no memory for the tables. They live in the stream thread's scratch for the length of a command.
-bool average_windows(Windows& windows, Ends ends, const Window& h, const Window& w, bool pads) {
+bool average_windows(Windows& windows, Ends ends, const PoolWindow& h, const PoolWindow& w, bool pads) {
   int64_t outputs = windows.rows.out + windows.columns.out;
   void* memory = scratch(Scratch::bias, static_cast<size_t>(outputs) * (2 * sizeof(int64_t) + sizeof(float)));
   if (!memory) return false;
   int64_t* begin = static_cast<int64_t*>(memory);
   int64_t* end = begin + outputs;
   float* count = reinterpret_cast<float*>(end + outputs);
-  auto table = [&](PoolAxis& axis, const Window& window, int64_t at) {
+  auto table = [&](PoolAxis& axis, const PoolWindow& window, int64_t at) {
     ends(axis, begin + at, end + at, count + at, window, pads);
     axis.begin = begin + at;
     axis.end = end + at;
@@ -117,7 +97,7 @@ bool average_windows(Windows& windows, Ends ends, const Window& h, const Window&
   return true;
 }
 
-Status average(const char* op, Stream& stream, const View& out, const View& a, Ends ends, Window h, Window w, bool pads) {
+Status average(const char* op, Stream& stream, const View& out, const View& a, Ends ends, PoolWindow h, PoolWindow w, bool pads) {
   REQUIRE(pools(out, a) && may_pool(ends, h, a.shape[1], out.shape[1]) && may_pool(ends, w, a.shape[2], out.shape[2]));
   AvgPoolCell cell = kernels().avg_pool[static_cast<int>(a.dtype)];
   if (!cell) return no_kernel(op, a.dtype);
@@ -132,7 +112,7 @@ Status average(const char* op, Stream& stream, const View& out, const View& a, E
   });
 }
 
-Status average_grad(const char* op, Stream& stream, const View& da, const View& grad, Ends ends, Window h, Window w,
+Status average_grad(const char* op, Stream& stream, const View& da, const View& grad, Ends ends, PoolWindow h, PoolWindow w,
                     bool pads) {
   REQUIRE(pools(grad, da));
   REQUIRE(may_pool(ends, h, da.shape[1], grad.shape[1]) && may_pool(ends, w, da.shape[2], grad.shape[2]));
@@ -149,16 +129,16 @@ Status average_grad(const char* op, Stream& stream, const View& da, const View& 
   });
 }
 
-constexpr Window kAdaptive = {1, 1, 0, 1};
+constexpr PoolWindow kAdaptive = {1, 1, 0, 1};
 
 }  // namespace
 
 Status maxPool2d(Stream& stream, View out, OptView taps, View a, i64 kernelH, i64 kernelW, i64 strideH, i64 strideW,
                  i64 padH, i64 padW, i64 dilationH, i64 dilationW) {
-  Window h{kernelH, strideH, padH, dilationH}, w{kernelW, strideW, padW, dilationW};
-  REQUIRE(pools(out, a) && fits(h, a.shape[1], out.shape[1]) && fits(w, a.shape[2], out.shape[2]));
+  PoolWindow h{kernelH, strideH, padH, dilationH}, w{kernelW, strideW, padW, dilationW};
+  REQUIRE(pools(out, a) && window_fits(h, a.shape[1], out.shape[1]) && window_fits(w, a.shape[2], out.shape[2]));
   REQUIRE(h.kernel * w.kernel <= kMaxWindow);
-  REQUIRE(!present(taps) || (taps.dtype == DType::int32_ && same_shape(taps, out) && contiguous(taps)));
+  REQUIRE(!present(taps) || holds_taps(taps, out));
   const Kernels& k = kernels();
   int d = static_cast<int>(a.dtype);
   MaxPoolCell cell = present(taps) ? k.max_pool_taps[d] : k.max_pool[d];
@@ -174,10 +154,10 @@ Status maxPool2d(Stream& stream, View out, OptView taps, View a, i64 kernelH, i6
 
 Status maxPool2dGrad(Stream& stream, View da, View grad, View taps, i64 kernelH, i64 kernelW, i64 strideH, i64 strideW,
                      i64 padH, i64 padW, i64 dilationH, i64 dilationW) {
-  Window h{kernelH, strideH, padH, dilationH}, w{kernelW, strideW, padW, dilationW};
-  REQUIRE(pools(grad, da) && fits(h, da.shape[1], grad.shape[1]) && fits(w, da.shape[2], grad.shape[2]));
+  PoolWindow h{kernelH, strideH, padH, dilationH}, w{kernelW, strideW, padW, dilationW};
+  REQUIRE(pools(grad, da) && window_fits(h, da.shape[1], grad.shape[1]) && window_fits(w, da.shape[2], grad.shape[2]));
   REQUIRE(h.kernel * w.kernel <= kMaxWindow);
-  REQUIRE(taps.dtype == DType::int32_ && same_shape(taps, grad) && contiguous(taps));
+  REQUIRE(holds_taps(taps, grad));
   MaxPoolGradCell cell = kernels().max_pool_grad[static_cast<int>(da.dtype)];
   if (!cell) return no_kernel("maxPool2dGrad", da.dtype);
   double ns = plane_ns(da, grad, 4);

@@ -1,7 +1,7 @@
 // The driver qconv2d.
+#include "../core/conv_shape.h"
 #include "../core/debug.h"
 #include "byte_product.h"
-#include "conv_shape.h"
 #include "ops.h"
 
 namespace kerf::ops {

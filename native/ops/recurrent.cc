@@ -1,5 +1,6 @@
 // The gates of recurrent steps: one cell call a row. The loop over time, and its products, are TypeScript's
 // (lib/ops/recurrent.ts).
+#include "../core/image_contracts.h"
 #include "axes.h"
 #include "ops.h"
 #include "scalar.h"
@@ -9,10 +10,6 @@ namespace {
 
 // A function of a vector's lane and of a lane that is only moved (ns a unit, one core).
 constexpr double kFunction = 0.3, kMove = 0.1;
-
-bool rows_of(const View& v, int64_t m, int64_t columns, DType dtype) {
-  return v.rank == 2 && v.shape[0] == m && v.shape[1] == columns && v.dtype == dtype && contiguous(v);
-}
 
 template <class Body>
 Status for_units(Stream& stream, double unit_ns, int64_t m, int64_t n, Body body) {
@@ -35,9 +32,9 @@ constexpr DType kFloat = DType::float32_;
 Status lstmGates(Stream& stream, View h, View c, OptView gates, View input, View recurrent, View cBefore) {
   REQUIRE(h.rank == 2 && h.shape[1] > 0);
   const int64_t m = h.shape[0], n = h.shape[1];
-  REQUIRE(rows_of(h, m, n, h.dtype) && rows_of(c, m, n, h.dtype) && rows_of(cBefore, m, n, h.dtype));
-  REQUIRE(rows_of(input, m, 4 * n, h.dtype) && rows_of(recurrent, m, 4 * n, kFloat));
-  REQUIRE(!present(gates) || rows_of(gates, m, 4 * n, kFloat));
+  REQUIRE(is_rows(h, m, n, h.dtype) && is_rows(c, m, n, h.dtype) && is_rows(cBefore, m, n, h.dtype));
+  REQUIRE(is_rows(input, m, 4 * n, h.dtype) && is_rows(recurrent, m, 4 * n, kFloat));
+  REQUIRE(!present(gates) || is_rows(gates, m, 4 * n, kFloat));
   LstmCell cell = kernels().lstm[static_cast<int>(h.dtype)];
   if (!cell) return no_kernel("lstmGates", h.dtype);
   return for_units(stream, 5 * kFunction + 10 * kMove, m, n, [=](int64_t row) {
@@ -51,10 +48,10 @@ Status lstmGatesGrad(Stream& stream, View dgates, View dc, View dh, View gradH, 
                      View cBefore) {
   REQUIRE(c.rank == 2 && c.shape[1] > 0);
   const int64_t m = c.shape[0], n = c.shape[1];
-  REQUIRE(rows_of(c, m, n, c.dtype) && rows_of(cBefore, m, n, c.dtype));
-  REQUIRE(rows_of(gradH, m, n, c.dtype) && rows_of(gradC, m, n, c.dtype));
-  REQUIRE(rows_of(dc, m, n, kFloat) && rows_of(dh, m, n, kFloat));
-  REQUIRE(rows_of(dgates, m, 4 * n, c.dtype) && rows_of(gates, m, 4 * n, kFloat));
+  REQUIRE(is_rows(c, m, n, c.dtype) && is_rows(cBefore, m, n, c.dtype));
+  REQUIRE(is_rows(gradH, m, n, c.dtype) && is_rows(gradC, m, n, c.dtype));
+  REQUIRE(is_rows(dc, m, n, kFloat) && is_rows(dh, m, n, kFloat));
+  REQUIRE(is_rows(dgates, m, 4 * n, c.dtype) && is_rows(gates, m, 4 * n, kFloat));
   LstmGradCell cell = kernels().lstm_grad[static_cast<int>(c.dtype)];
   if (!cell) return no_kernel("lstmGatesGrad", c.dtype);
   return for_units(stream, kFunction + 15 * kMove, m, n, [=](int64_t row) {
@@ -67,9 +64,9 @@ Status lstmGatesGrad(Stream& stream, View dgates, View dc, View dh, View gradH, 
 Status gruGates(Stream& stream, View h, OptView gates, View input, View recurrent, View hBefore) {
   REQUIRE(h.rank == 2 && h.shape[1] > 0);
   const int64_t m = h.shape[0], n = h.shape[1];
-  REQUIRE(rows_of(h, m, n, h.dtype) && rows_of(hBefore, m, n, h.dtype));
-  REQUIRE(rows_of(input, m, 3 * n, h.dtype) && rows_of(recurrent, m, 3 * n, kFloat));
-  REQUIRE(!present(gates) || rows_of(gates, m, 4 * n, kFloat));
+  REQUIRE(is_rows(h, m, n, h.dtype) && is_rows(hBefore, m, n, h.dtype));
+  REQUIRE(is_rows(input, m, 3 * n, h.dtype) && is_rows(recurrent, m, 3 * n, kFloat));
+  REQUIRE(!present(gates) || is_rows(gates, m, 4 * n, kFloat));
   GruCell cell = kernels().gru[static_cast<int>(h.dtype)];
   if (!cell) return no_kernel("gruGates", h.dtype);
   return for_units(stream, 3 * kFunction + 10 * kMove, m, n, [=](int64_t row) {
@@ -84,10 +81,10 @@ Status gruGatesGrad(Stream& stream, View dinput, View drecurrent, View direct, V
   REQUIRE(hBefore.rank == 2 && hBefore.shape[1] > 0);
   const int64_t m = hBefore.shape[0], n = hBefore.shape[1];
   const DType dtype = hBefore.dtype;
-  REQUIRE(rows_of(hBefore, m, n, dtype) && rows_of(grad, m, n, dtype));
-  REQUIRE(rows_of(direct, m, n, kFloat) && rows_of(dh, m, n, kFloat));
-  REQUIRE(rows_of(dinput, m, 3 * n, dtype) && rows_of(drecurrent, m, 3 * n, dtype));
-  REQUIRE(rows_of(gates, m, 4 * n, kFloat));
+  REQUIRE(is_rows(hBefore, m, n, dtype) && is_rows(grad, m, n, dtype));
+  REQUIRE(is_rows(direct, m, n, kFloat) && is_rows(dh, m, n, kFloat));
+  REQUIRE(is_rows(dinput, m, 3 * n, dtype) && is_rows(drecurrent, m, 3 * n, dtype));
+  REQUIRE(is_rows(gates, m, 4 * n, kFloat));
   GruGradCell cell = kernels().gru_grad[static_cast<int>(dtype)];
   if (!cell) return no_kernel("gruGatesGrad", dtype);
   return for_units(stream, 16 * kMove, m, n, [=](int64_t row) {

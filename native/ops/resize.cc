@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "../core/image_contracts.h"
 #include "axes.h"
 #include "ops.h"
 #include "scalar.h"
@@ -26,11 +27,6 @@ void lines(const ResizeAxis& axis, int64_t* low, int64_t* high, float* weight, R
     high[o] = std::min(low[o] + 1, axis.in - 1);
     weight[o] = static_cast<float>(source - static_cast<double>(low[o]));
   }
-}
-
-bool resizes(const View& x, const View& y) {
-  return x.rank == 3 && y.rank == 3 && contiguous(x) && contiguous(y) && is_floating(x.dtype) && x.dtype == y.dtype &&
-         x.shape[0] == y.shape[0] && x.shape[1] > 0 && x.shape[2] > 0;
 }
 
 // Reads planes of `from`, writes planes of `to`; in and out say which of the two has the sizes of the input.

@@ -1,14 +1,41 @@
-// With `occupancy`: reads sm, threads, shared bytes and registers, prints how many blocks a multiprocessor holds. Else
-// prints the table of products, and for each line of stdin (features tokens k type out weights sm multiprocessors) what
+// With `occupancy`: reads sm, threads, shared bytes and registers, prints how many blocks a multiprocessor holds. With `convolutions`:
+// prints what those of drivers/conv.cu are launched with. Else prints the table of products, and for each line of stdin (features tokens k type out weights sm multiprocessors) what
 // is chosen, as JSON; the tests judge.
 #include "emulator/emulator.h"
 #include "native/cuda/matmul_table.h"
 
+#include <cstring>
 #include <iostream>
+
+#include "native/cuda/conv.cuh"
+#include "native/cuda/conv_weight_grad.cuh"
 
 using namespace kerf::cuda;
 
-int main(int count, char**) {
+static void print(const char* kind, const char* type, const char* out, int features, int tokens, int threads, int shared) {
+  printf("{\"config\":\"%s_%s_%s_%dx%d\",\"threads\":%d,\"shared\":%d}\n", kind, type, out, features, tokens, threads, shared);
+}
+
+template <class T>
+static void print_convolutions() {
+  using Wide = MmaConfig<T, 128, 64, 64, 32, 3>;
+  using Narrow = MmaConfig<T, 128, 16, 32, 16, 4>;
+  const char* const type = ShortName<T>::value;
+  for (const char* out : {type, "f32"}) {
+    print("conv", type, out, Wide::BM, Wide::BN, Wide::kThreads, Wide::kSharedBytes);
+    print("conv", type, out, Narrow::BM, Narrow::BN, Narrow::kThreads, Narrow::kSharedBytes);
+  }
+  print("conv_grad", type, "f32", Wide::BM, Wide::BN, Wide::kThreads, Wide::kSharedBytes);
+}
+
+int main(int count, char** arguments) {
+  if (count > 1 && strcmp(arguments[1], "convolutions") == 0) {
+    print_convolutions<cu::f16>();
+    print_convolutions<cu::bf16>();
+    print("conv", "f32", "f32", kSimtTile, kSimtTile, kSimtThreads, kConvSimtBytes);
+    print("conv_grad", "f32", "f32", kSimtTile, kSimtTile, kSimtThreads, kSimtSplitBytes);
+    return 0;
+  }
   if (count > 1) {
     int sm, threads, shared, registers;
     while (std::cin >> sm >> threads >> shared >> registers)

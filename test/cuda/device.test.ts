@@ -17,6 +17,7 @@ import {
   rand,
   randn,
   sum,
+  type Tensor,
   tensor,
 } from 'kerf'
 import t from 'tap'
@@ -49,6 +50,45 @@ t.test('there and back, with gradients', { skip }, async (t) => {
   t.equal(ones([2], { device: 'cuda:1' }).device, 'cuda:1')
   t.same(device('cuda:1'), { type: 'cuda', name: 'cuda:1', description: 'emulated' })
   t.equal(info().cuda.devices.length, 2)
+})
+
+t.test('layers of images and sequences make what they need where their input is', { skip }, (t) => {
+  const trained = (layer: { parameters(): Tensor[] }, x: Tensor, run: () => Tensor) => {
+    x.requiresGrad = true
+    const out = run()
+    sum(out).backward()
+    const found = [out, x.grad as Tensor, ...layer.parameters().map((p) => p.grad as Tensor)]
+    t.same(new Set(found.map((a) => a.device)), new Set(['cuda:0']), layer.constructor.name)
+    t.ok(
+      found.every((a) => (a.dataSync() as Float32Array).every(Number.isFinite)),
+      'finite',
+    )
+  }
+  const layers = [
+    new nn.Conv2d(3, 8, 3, { padding: 1, stride: 2 }),
+    new nn.ConvTranspose2d(3, 8, 3, { stride: 2 }),
+    new nn.BatchNorm2d(3),
+    new nn.MaxPool2d(2),
+    new nn.AvgPool2d(2),
+    new nn.AdaptiveAvgPool2d(1),
+    new nn.Dropout2d(0.5),
+  ]
+  for (const layer of layers) {
+    const x = randn([2, 3, 9, 9], { device: 'cuda' })
+    layer.to('cuda')
+    trained(layer, x, () => layer.forward(x))
+  }
+  for (const layer of [new nn.LSTM(5, 6, { bidirectional: true }), new nn.GRU(5, 6), new nn.RNN(5, 6)]) {
+    const x = randn([4, 2, 5], { device: 'cuda' })
+    layer.to('cuda')
+    trained(layer, x, () => layer.forward(x).output)
+  }
+  const mask = (place: string) => {
+    manualSeed(3)
+    return new nn.Dropout2d(0.5).forward(ones([4, 6, 2], { device: place as 'cpu' })).arraySync()
+  }
+  t.same(mask('cuda'), mask('cpu'), 'the same channels are dropped')
+  t.end()
 })
 
 t.test('larger than the staging pieces', { skip }, (t) => {

@@ -40,14 +40,16 @@ function checkCommon(t: Test, built: Awaited<ReturnType<typeof build>>): void {
   }
 }
 
-/** `matmul_packed<PackedConfig<Codes8<f16>, 128, 8, 32, 8, 4>, Epilogue<f16>>` of a mangled name. */
+/** `matmul_packed<PackedConfig<Codes8<f16>, 128, 8, 32, 8, 4>, Epilogue<f16>>` of a mangled name, `conv_mma<...>` likewise. */
 function demangle(names: string[]): string[] {
   const result = spawnSync('c++filt', { input: names.join('\n'), encoding: 'utf8' })
   return result.stdout
     .trim()
     .split('\n')
     .map((line) =>
-      (line.match(/(matmul_\w+<.*>)\(/)?.[1] ?? line).replace(/(kerf::cuda|cu)::/g, '').replace(/ >/g, '>'),
+      (line.match(/((?:matmul|conv)_\w+(?:<.*>)?)\(/)?.[1] ?? line)
+        .replace(/(kerf::cuda|cu)::/g, '')
+        .replace(/ >/g, '>'),
     )
 }
 
@@ -70,6 +72,16 @@ function configName(kernel: string): string {
   return `${kind}_${types[type ?? '']}_${out}_${tile}`
 }
 
+/** The name of config_check.cc's list for a kernel of convolutions. */
+function convName(kernel: string): string {
+  const types: Record<string, string> = { f16: 'f16', bf16: 'bf16', float: 'f32' }
+  const [, type = 'float', sizes = ''] = kernel.match(/MmaConfig<(\w+), ([\d, ]+)>/) ?? []
+  const [features, tokens] = sizes.split(', ')
+  const out = types[kernel.match(/ImageEpilogue<(\w+)>/)?.[1] ?? 'float']
+  const tile = sizes ? `${features}x${tokens}` : '128x128'
+  return `${kernel.startsWith('conv_weight_grad') ? 'conv_grad' : 'conv'}_${types[type]}_${out}_${tile}`
+}
+
 interface Budget {
   /** By architecture: at most so many registers a thread. */
   registers: Record<string, number>
@@ -89,24 +101,30 @@ interface Budget {
 const MANIFEST = path.join(root, 'test', 'cuda', 'manifest.json')
 const manifest: Record<string, Budget> = existsSync(MANIFEST) ? JSON.parse(readFileSync(MANIFEST, 'utf8')) : {}
 
-/** Compares what was built for an architecture with the manifest. */
-async function checkBudget(t: Test, built: Awaited<ReturnType<typeof build>>, architecture: string): Promise<void> {
+/** Compares what was built for an architecture with the manifest: of config_check.cc's list, by a kernel's name there. */
+async function checkBudget(
+  t: Test,
+  built: Pick<Awaited<ReturnType<typeof build>>, 'kernels' | 'compiled'>,
+  architecture: string,
+  list: 'products' | 'convolutions' = 'products',
+): Promise<void> {
+  const nameOf = list === 'products' ? configName : convName
   const program = await compile('config_check.cc', root, `config-${t.name.replace(/\W/g, '-')}`)
   const configs = new Map(
-    spawnSync(program, { encoding: 'utf8', input: '' })
+    spawnSync(program, list === 'products' ? [] : [list], { encoding: 'utf8', input: '' })
       .stdout.trim()
       .split('\n')
       .map((line) => JSON.parse(line) as { config: string; threads: number; shared: number })
       .map((config) => [config.config, config]),
   )
-  const names = demangle(built.kernels.map(({ name }) => name)).map(configName)
+  const names = demangle(built.kernels.map(({ name }) => name)).map(nameOf)
   t.same(
     names.filter((name) => !configs.has(name)),
     [],
     'every kernel stands in the table',
   )
   t.equal(new Set(names).size, names.length, 'once')
-  const registers = demangle(built.compiled.map(({ name }) => name)).map(configName)
+  const registers = demangle(built.compiled.map(({ name }) => name)).map(nameOf)
   const of = new Map(registers.map((name, i) => [name, built.compiled[i]?.registers ?? 0]))
   const input = names
     .map((name) => [
@@ -163,6 +181,21 @@ for (const architecture of ['80', '120']) {
       t.ok(FFMA >= 1024 && FFMA < 1600, `${FFMA} FFMA`)
       t.equal(LDS, 64)
     }
+  })
+}
+
+for (const architecture of ['80', '120']) {
+  t.test(`convolutions, sm_${architecture}`, { skip }, async (t) => {
+    const built = await build('drivers/conv.cu', architecture)
+    checkCommon(t, built)
+    const isProduct = ({ name }: { name: string }) => /conv_(?:mma|simt|weight_grad_(?:mma|simt))/.test(name)
+    const [kernels, compiled] = [built.kernels.filter(isProduct), built.compiled.filter(isProduct)]
+    t.equal(kernels.length, 8 + 1 + 2 + 1, 'and layouts and direct ones, which only must not spill')
+    await checkBudget(t, { kernels, compiled }, architecture, 'convolutions')
+    // as a product's, and the weight gradient's too: 64 x 32 a warp, 4 x 4 products and 4 + 2 ldmatrix for each of 4 steps
+    const large = pick(kernels, 'Li128ELi64ELi64ELi32ELi3E')
+    t.equal(large.length, 6)
+    for (const { HMMA, LDSM, LDGSTS } of large) t.same({ HMMA, LDSM, LDGSTS }, { HMMA: 64, LDSM: 24, LDGSTS: 36 })
   })
 }
 

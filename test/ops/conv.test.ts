@@ -1,5 +1,6 @@
 // Convolutions and their gradients against float64 loop nests, with the bound that float32 accumulation allows.
 import t from 'tap'
+import { backward } from '#lib/autograd/backward'
 import { info } from '#lib/info'
 import { choose } from '#lib/native/load'
 import { syncBlocking } from '#lib/native/stream'
@@ -51,6 +52,8 @@ const examples: Example[] = [
   { x: [5, 1, 3, 2], out: 17, kernel: [2, 2] },
   { x: [1, 70, 6, 6], out: 16, kernel: [3, 3], padding: [1, 1] },
   { x: [2, 1, 9, 2], out: 3, kernel: [7, 2], padding: [6, 1] },
+  { x: [2, 6, 7, 10], out: 5, kernel: [3, 4], stride: [2, 3], padding: [1, 1] },
+  { x: [1, 6, 1, 1], out: 5, kernel: [3, 3], stride: [2, 2], padding: [1, 1] },
   { x: [0, 3, 5, 5], out: 4, kernel: [3, 3] },
 ]
 
@@ -166,7 +169,7 @@ onEveryTarget('bias and activation are those of the ops', () => {
   return failures
 })
 
-onEveryTarget('convTranspose2d is the gradient of conv2d', () => {
+onEveryTarget('convTranspose2d is the gradient of conv2d, and its own gradients', () => {
   const failures: string[] = []
   for (const [i, e] of examples.entries()) {
     const s = spec(e)
@@ -178,10 +181,10 @@ onEveryTarget('convTranspose2d is the gradient of conv2d', () => {
       const span = (e.dilation?.[d] ?? 1) * (e.kernel[d] - 1)
       return ((e.x[2 + d] as number) + 2 * (e.padding?.[d] ?? 0) - span - 1) % stride[d]
     }) as unknown as Two
-    const out = convTranspose2d(lay('contiguous', 'float32', g).tensor, lay('contiguous', 'float32', w).tensor, null, {
-      ...options(e),
-      outputPadding: rest,
-    })
+    const a = lay('contiguous', 'float32', g).tensor
+    const b = lay('contiguous', 'float32', w).tensor
+    a.requiresGrad = b.requiresGrad = true
+    const out = convTranspose2d(a, b, null, { ...options(e), outputPadding: rest })
     const k = e.out * e.kernel[0] * e.kernel[1]
     failures.push(
       ...compare(
@@ -190,6 +193,21 @@ onEveryTarget('convTranspose2d is the gradient of conv2d', () => {
         convInput(g, w, e.x, s),
         bound(k, convInput(abs(g), abs(w), e.x, s), 'float32'),
       ),
+    )
+    // <u, out> is <conv2d(u, w), g>: the gradients are those of that
+    const u = random('float32', e.x, i + 150, [-1, 1])
+    backward(out, lay('contiguous', 'float32', u).tensor)
+    const [dg, dw] = [a.grad as Tensor, b.grad as Tensor]
+    const [perOutput, perWeight] = [(k / e.out) * e.x[1], e.x[0] * (s.size[2] as number) * (s.size[3] as number)]
+    const size = convWeight(abs(g), abs(u), weightShape(e), s)
+    failures.push(
+      ...compare(
+        `${JSON.stringify(e)} dx`,
+        dg,
+        conv(u, w, s.size, s),
+        bound(perOutput, conv(abs(u), abs(w), s.size, s), 'float32'),
+      ),
+      ...compare(`${JSON.stringify(e)} dw`, dw, convWeight(g, u, weightShape(e), s), bound(perWeight, size, 'float32')),
     )
   }
   return failures
@@ -287,9 +305,11 @@ t.test('float16 beyond its range, NaN and infinity go where they belong', (t) =>
   t.equal(conv2d(big, ones).item(), Infinity)
   const x = tensor(new Float32Array(9).fill(1), { shape: [1, 1, 3, 3] })
   const nan = tensor([1, 1, 1, 1, NaN, 1, 1, 1, 1], { shape: [1, 1, 3, 3] } as never) as Tensor
-  t.ok(
-    Array.from(conv2d(reshape(nan, [1, 1, 3, 3]), zeros([1, 1, 2, 2])).dataSync() as Float32Array).every(Number.isNaN),
-  )
+  for (const out of [1, 6])
+    for (const activation of [undefined, 'relu'] as const) {
+      const y = conv2d(reshape(nan, [1, 1, 3, 3]), zeros([out, 1, 2, 2]), null, { activation })
+      t.ok(Array.from(y.dataSync() as Float32Array).every(Number.isNaN), `${out} channels, ${activation}`)
+    }
   t.equal(roundTo('float32', conv2d(x, x).item() as number), 9)
   t.end()
 })

@@ -2,6 +2,7 @@
 // there first, K padded with zeros. Weights (b's columns) are the kernels' W, the rows of a their X.
 #include "../matmul_mma.cuh"
 #include "../matmul_simt.cuh"
+#include "activate.h"
 #include "launch.h"
 
 namespace kerf {
@@ -96,15 +97,6 @@ Status run_kernel(Gpu& gpu, const Problem& p, DType out_type, void* out, Activat
   }
 }
 
-Status activate(Gpu& gpu, Activation activation, const View& v) {
-  switch (activation) {
-    case Activation::gelu: return gelu(gpu, v, v);
-    case Activation::sigmoid: return sigmoid(gpu, v, v);
-    case Activation::tanh: return tanh(gpu, v, v);
-    default: return Status{};
-  }
-}
-
 Status multiply(Gpu& gpu, const Problem& p) {
   const int64_t m = p.w.shape[0], n = p.x.shape[0], k = p.w.shape[1];
   const int64_t unit = 16 / element_bytes(p.w.dtype), padded = (k + unit - 1) / unit * unit;
@@ -113,8 +105,7 @@ Status multiply(Gpu& gpu, const Problem& p) {
   Status status = as_rows(gpu, p.w, padded, p.packed, &w);
   if (status.ok()) status = as_rows(gpu, p.x, padded, false, &x);
   if (!status.ok()) return status;
-  // The epilogue knows none, relu and silu. The others follow apart, on float32: one rounding, as if they were fused.
-  const bool fused = p.activation == Activation::none || p.activation == Activation::relu || p.activation == Activation::silu;
+  const bool fused = is_fused(p.activation);
   const bool direct = contiguous(p.out) && aligned16(p.out.data) && (fused || p.out.dtype == DType::float32_);
   View result = p.out;
   if (!direct) {

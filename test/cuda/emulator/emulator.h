@@ -4,6 +4,7 @@
 #include "warpgroup.h"
 
 #define CU_FUNCTION inline
+#define CU_ANYWHERE inline
 #define CU_GRID_CONSTANT const
 #define CU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::cu::emu::launch(grid, block, shared_bytes, [=] { kernel(__VA_ARGS__); })

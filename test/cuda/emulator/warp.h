@@ -51,27 +51,38 @@ inline uint32_t ballot(bool vote) {
   return slot.all;
 }
 
-// Four 8x8 matrices of 16-bit elements: lane 8i + r names row r of matrix i; lane l gets element pair l % 4 of row l /
-// 4.
-inline void load_matrix_x4(uint32_t (&r)[4], const void* p, emu::Where where = emu::Where::current()) {
+namespace emu {
+// Four 8x8 matrices of 16-bit elements: lane 8i + r names row r of matrix i; lane l gets element pair l % 4 of row l / 4, or of
+// column l / 4.
+inline void load_matrices(uint32_t (&r)[4], const void* p, bool transposed, Where where) {
   struct Slot { const uint8_t* row; uint32_t* registers; } slot{static_cast<const uint8_t*>(p), r};
-  emu::check_aligned(p, 16, "ldmatrix");
-  emu::note_read(p, 16);
-  emu::warp_collective("ldmatrix.x4", &slot, [&](void** slots) {
-    emu::Access access;
+  check_aligned(p, 16, "ldmatrix");
+  note_read(p, 16);
+  warp_collective(transposed ? "ldmatrix.x4.trans" : "ldmatrix.x4", &slot, [&](void** slots) {
+    Access access;
     access.bytes = 16;
     access.lanes = 0xffffffffu;
     auto at = [&](int lane) { return static_cast<Slot*>(slots[lane]); };
     for (int lane = 0; lane < 32; lane++) {
-      if (!emu::is_shared(at(lane)->row)) return;  // reported above
-      access.address[lane] = static_cast<uint64_t>(at(lane)->row - emu::machine.shared);
+      if (!is_shared(at(lane)->row)) return;  // reported above
+      access.address[lane] = static_cast<uint64_t>(at(lane)->row - machine.shared);
     }
-    if (emu::machine.options.count)
-      emu::count_access({where.file_name(), where.line(), where.column(), true}, access);
+    if (machine.options.count) count_access({where.file_name(), where.line(), where.column(), true}, access);
     for (int matrix = 0; matrix < 4; matrix++)
       for (int lane = 0; lane < 32; lane++)
-        memcpy(&at(lane)->registers[matrix], at(matrix * 8 + lane / 4)->row + lane % 4 * 4, 4);
+        for (int i = 0; i < 2; i++) {
+          const int row = transposed ? lane % 4 * 2 + i : lane / 4, column = transposed ? lane / 4 : lane % 4 * 2 + i;
+          memcpy(reinterpret_cast<uint8_t*>(&at(lane)->registers[matrix]) + i * 2, at(matrix * 8 + row)->row + column * 2, 2);
+        }
   });
+}
+}  // namespace emu
+
+inline void load_matrix_x4(uint32_t (&r)[4], const void* p, emu::Where where = emu::Where::current()) {
+  emu::load_matrices(r, p, false, where);
+}
+inline void load_matrix_x4_transposed(uint32_t (&r)[4], const void* p, emu::Where where = emu::Where::current()) {
+  emu::load_matrices(r, p, true, where);
 }
 
 namespace emu {

@@ -77,7 +77,9 @@ const put = (a: Nd, shape: readonly number[] = a.shape): Tensor => tensor(Float3
 function run(kind: Kind, call: Call): Tensor[] {
   const r = read(kind, call)
   const [steps, batch, features] = r.x.shape as [number, number, number]
+  const x = put(r.x)
   const layer = new nn[kind](features, r.hidden)
+  layer.to(x.device)
   layer.loadStateDict({
     weightIhL0: put(r.ih),
     weightHhL0: put(r.hh),
@@ -85,7 +87,7 @@ function run(kind: Kind, call: Call): Tensor[] {
     biasHhL0: put(r.biasHh, [r.biasHh.data.length]),
   })
   const [hidden, cell] = r.initial.map((s) => put(s, [1, batch, r.hidden]))
-  const out = layer.forward(put(r.x), { hidden, cell } as nn.LSTMState)
+  const out = layer.forward(x, { hidden, cell } as nn.LSTMState)
   const states = [out.hidden, ...('cell' in out ? [(out as nn.LSTMState).cell] : [])]
   if (!r.batchwise) return [out.output.reshape([steps, 1, batch, r.hidden]), ...states]
   return [

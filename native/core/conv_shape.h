@@ -1,15 +1,17 @@
 // What the drivers of convolutions check alike: that sizes and steps go together and can be counted.
 #pragma once
-#include "../core/kernels.h"
+#include <initializer_list>
 
-namespace kerf::ops {
+#include "kernels.h"
+
+namespace kerf {
 
 struct Geometry {
   i64 groups, strideH, strideW, padH, padW, dilationH, dilationW, upH, upW;
 };
 
 // Whether weights of a [out channels, channels / groups, kernel_h, kernel_w] take x to `out`; the shape, if so.
-static inline bool describe_conv(const View& out, const View& x, const i64 (&w)[4], const Geometry& g, ConvShape& s) {
+KERF_INLINE bool describe_conv(const View& out, const View& x, const i64 (&w)[4], const Geometry& g, ConvShape& s) {
   if (out.rank != 4 || x.rank != 4 || !contiguous(out) || !contiguous(x)) return false;
   constexpr i64 kMost = 1 << 28;
   for (i64 v : {g.strideH, g.strideW, g.dilationH, g.dilationW, g.upH, g.upW, w[2], w[3]})
@@ -28,9 +30,9 @@ static inline bool describe_conv(const View& out, const View& x, const i64 (&w)[
   return out.shape[0] == s.images && out.shape[1] == w[0] && w[1] == s.channels;
 }
 
-static inline double conv_operations(const ConvShape& s) {
+KERF_INLINE double conv_operations(const ConvShape& s) {
   return 2.0 * static_cast<double>(s.images * s.groups * s.out_channels * s.out_h * s.out_w) *
          static_cast<double>(s.channels * s.kernel_h * s.kernel_w);
 }
 
-}  // namespace kerf::ops
+}  // namespace kerf
