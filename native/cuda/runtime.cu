@@ -52,6 +52,15 @@ Status Gpu::open() {
   CHECK(cudaMallocFromPoolAsync(&fault, 8, pool_, stream_), "allocating");
   fault_ = static_cast<unsigned long long*>(fault);
   CHECK(cudaMemsetAsync(fault_, 0xff, 8, stream_), "clearing");
+  cudaDeviceProp properties;
+  CHECK(cudaGetDeviceProperties(&properties, index_), "reading the device's properties");
+  sm_ = properties.major * 10 + properties.minor;
+  multiprocessors_ = properties.multiProcessorCount;
+  const size_t counted = sizeof(unsigned) * static_cast<size_t>(kCountersOf * multiprocessors_);
+  void* counters = nullptr;
+  CHECK(cudaMallocFromPoolAsync(&counters, counted, pool_, stream_), "allocating");
+  counters_ = static_cast<unsigned*>(counters);
+  CHECK(cudaMemsetAsync(counters_, 0, counted, stream_), "clearing");
   CHECK(cudaHostAlloc(reinterpret_cast<void**>(&ring_), kRing, cudaHostAllocDefault), "allocating the staging ring");
   waiter_ = std::thread([this] { work(); });
   opened_ = true;

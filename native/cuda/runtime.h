@@ -36,6 +36,12 @@ class Gpu {
   Status watch(void (*done)(void* context, const Status* status), void* context);
 
   cudaStream_t stream() const { return stream_; }
+  int index() const { return index_; }
+  int sm() const { return sm_; }  // 80, 90, ...
+  int multiprocessors() const { return multiprocessors_; }
+  // Words that are 0 between launches: each kernel leaves them so. kCountersOf a multiprocessor.
+  static constexpr int kCountersOf = 4;
+  unsigned* counters() const { return counters_; }
   // What the launches since the last call ran into; for drivers.
   Status launched(const char* op);
   // Memory until the end of the driver, freed in stream order.
@@ -75,9 +81,11 @@ class Gpu {
   static constexpr size_t kRing = 32 << 20, kPiece = 8 << 20;
   const int index_;
   bool opened_ = false;
+  int sm_ = 0, multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
   unsigned long long* fault_ = nullptr;
+  unsigned* counters_ = nullptr;
   Texts fallible_;
   std::vector<void*> scratch_;
 

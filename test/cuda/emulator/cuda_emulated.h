@@ -2,11 +2,13 @@
 // thread. A mistake that the emulator reports is what an illegal access is on a GPU: the context is lost, every later call
 // answers the error.
 //
-// KERF_EMULATOR_FAULT=<n> in the environment makes the n-th launch such a mistake.
+// In the environment: KERF_EMULATOR_FAULT=<n> makes the n-th launch such a mistake; KERF_EMULATOR_SM=80 makes the device an sm_80
+// (it is an sm_90); KERF_EMULATOR_LOG=<file> gets a line with the name of each kernel once it first runs.
 #pragma once
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <set>
 
 #include "emulator.h"
 
@@ -32,13 +34,14 @@ struct cudaMemPoolProps {
 struct cudaDeviceProp {
   char name[256];
   size_t totalGlobalMem;
-  int major, minor;
+  int major, minor, multiProcessorCount;
 };
 
 namespace cu::emu {
 
 // Two devices, so that tensors on different ones can meet.
 constexpr int kDevices = 2;
+constexpr int kMultiprocessors = 1;  // so that small products fill it, and kernels for large ones run
 constexpr size_t kDeviceBytes = size_t{4} << 30;
 inline std::mutex device_mutex;  // the machine is one; each device's calls come one at a time, but there are several
 inline size_t device_bytes = 0;
@@ -54,10 +57,27 @@ inline void fail_on_purpose() {
   if (left > 0 && --left == 0) report("a fault that was asked for");
 }
 
+inline int device_sm() {
+  static const char* text = getenv("KERF_EMULATOR_SM");
+  return text ? atoi(text) : 90;
+}
+
+// `where`: the function that launches, with its template arguments, for it may be one of several kernels' templates.
+inline void log_once(const char* kernel, const char* where) {
+  static const char* path = getenv("KERF_EMULATOR_LOG");
+  static std::set<std::pair<std::string, std::string>> seen;
+  if (!path || !seen.insert({kernel, where}).second) return;
+  FILE* file = fopen(path, "a");
+  if (!file) return;
+  fprintf(file, "%s in %s\n", kernel, where);
+  fclose(file);
+}
+
 // The launch of a program that looks for speed and for mistakes, not for what accesses cost.
 template <class Kernel>
-void launch_on_device(dim3 grid, dim3 block, size_t shared_bytes, Kernel&& kernel) {
+void launch_on_device(const char* name, const char* where, dim3 grid, dim3 block, size_t shared_bytes, Kernel&& kernel) {
   std::lock_guard<std::mutex> lock(device_mutex);
+  log_once(name, where);
   if (faulty()) return;
   machine.options = {0, true, false};
   fail_on_purpose();
@@ -75,13 +95,15 @@ inline cudaError_t copy_checked(void* to, const void* from, size_t bytes, const 
 
 #undef CU_LAUNCH
 #define CU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ((void)(stream), ::cu::emu::launch_on_device(grid, block, shared_bytes, [=] { kernel(__VA_ARGS__); }))
+  ((void)(stream),                                                \
+   ::cu::emu::launch_on_device(#kernel, __PRETTY_FUNCTION__, grid, block, shared_bytes, [=] { kernel(__VA_ARGS__); }))
 
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = cu::emu::kDevices, cudaSuccess; }
 inline cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device < 0 || device >= cu::emu::kDevices) return cudaErrorNoDevice;
-  *properties = {"emulated", cu::emu::kDeviceBytes, 9, 0};
+  const int sm = cu::emu::device_sm();
+  *properties = {"emulated", cu::emu::kDeviceBytes, sm / 10, sm % 10, cu::emu::kMultiprocessors};
   return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int device) {
