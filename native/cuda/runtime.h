@@ -54,6 +54,16 @@ class Gpu {
     return {fault_, static_cast<unsigned long long>(fallible_.size() - 1)};
   }
 
+  // How often something was launched, and how many launches since the last watch() may find an index out of range.
+  uint64_t launches() const { return launches_; }
+  size_t fallible() const { return fallible_.size(); }
+  // Between these two what is enqueued becomes a graph and does not run; an error there ends nothing but the capture. Null where
+  // it failed, or is not `wanted` any more.
+  bool begin_capture();
+  cudaGraphExec_t end_capture(bool wanted);
+  Status launch(cudaGraphExec_t graph);
+  void retire(cudaGraphExec_t graph);  // destroyed once what is enqueued has run
+
   std::mutex mutex;  // held during every call of the library
 
  private:
@@ -87,6 +97,8 @@ class Gpu {
   unsigned long long* fault_ = nullptr;
   unsigned* counters_ = nullptr;
   Texts fallible_;
+  uint64_t launches_ = 0;
+  bool capturing_ = false;
   std::vector<void*> scratch_;
 
   std::thread waiter_;

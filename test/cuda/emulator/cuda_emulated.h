@@ -3,7 +3,8 @@
 // answers the error.
 //
 // In the environment: KERF_EMULATOR_FAULT=<n> makes the n-th launch such a mistake; KERF_EMULATOR_SM=80 makes the device an sm_80
-// (it is an sm_90); KERF_EMULATOR_LOG=<file> gets a line with the name of each kernel once it first runs.
+// (it is an sm_90); KERF_EMULATOR_LOG=<file> gets a line with the name of each kernel once it first runs, and one for each launch of a
+// graph; KERF_EMULATOR_CAPTURE=fail makes every capture end as invalid.
 #pragma once
 #include <cstdlib>
 #include <cstring>
@@ -19,7 +20,9 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
-  cudaErrorLaunchFailure = 719
+  cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901
 };
 using cudaStream_t = int*;
 using cudaEvent_t = int*;
@@ -63,19 +66,35 @@ inline int device_sm() {
 }
 
 // `where`: the function that launches, with its template arguments, for it may be one of several kernels' templates.
-inline void log_once(const char* kernel, const char* where) {
+inline void log(const std::string& line) {
   static const char* path = getenv("KERF_EMULATOR_LOG");
-  static std::set<std::pair<std::string, std::string>> seen;
-  if (!path || !seen.insert({kernel, where}).second) return;
-  FILE* file = fopen(path, "a");
+  FILE* file = path ? fopen(path, "a") : nullptr;
   if (!file) return;
-  fprintf(file, "%s in %s\n", kernel, where);
+  fprintf(file, "%s\n", line.c_str());
   fclose(file);
 }
 
+inline void log_once(const char* kernel, const char* where) {
+  static std::set<std::pair<std::string, std::string>> seen;
+  if (seen.insert({kernel, where}).second) log(std::string(kernel) + " in " + where);
+}
+
+// What was enqueued while a stream captured, to be run in order. Memory that it allocates has one address as long as the graph lives,
+// and may be used from its allocation to its release in each launch.
+struct Graph {
+  std::vector<std::function<void()>> nodes;
+  std::map<void*, size_t> memory;
+  ~Graph() {
+    for (auto [memory, bytes] : memory) free(memory);
+  }
+};
+inline thread_local std::shared_ptr<Graph> capturing;
+
 // The launch of a program that looks for speed and for mistakes, not for what accesses cost.
 template <class Kernel>
-void launch_on_device(const char* name, const char* where, dim3 grid, dim3 block, size_t shared_bytes, Kernel&& kernel) {
+void launch_on_device(const char* name, const char* where, dim3 grid, dim3 block, size_t shared_bytes, Kernel kernel) {
+  if (capturing)
+    return capturing->nodes.push_back([=] { launch_on_device(name, where, grid, block, shared_bytes, kernel); });
   std::lock_guard<std::mutex> lock(device_mutex);
   log_once(name, where);
   if (faulty()) return;
@@ -84,7 +103,13 @@ void launch_on_device(const char* name, const char* where, dim3 grid, dim3 block
   launch(grid, block, shared_bytes, kernel);
 }
 
+inline void begin_buffer(void* memory, size_t bytes) {
+  memset(memory, 0xff, bytes);  // NaN in every float format
+  machine.buffers[static_cast<uint8_t*>(memory)] = bytes;
+}
+
 inline cudaError_t copy_checked(void* to, const void* from, size_t bytes, const void* device) {
+  if (capturing) return cudaErrorStreamCaptureUnsupported;  // no driver copies to or from the host
   std::lock_guard<std::mutex> lock(device_mutex);
   if (bytes) check_global(device, bytes, "copy");
   if (!faulty()) memcpy(to, from, bytes);
@@ -131,12 +156,26 @@ inline cudaError_t cudaMallocFromPoolAsync(void** memory, size_t bytes, cudaMemP
   if (cu::emu::device_bytes + bytes > cu::emu::kDeviceBytes) return cudaErrorMemoryAllocation;
   *memory = aligned_alloc(256, bytes);
   if (!*memory) return cudaErrorMemoryAllocation;
-  memset(*memory, 0xff, bytes);  // NaN in every float format
-  cu::emu::machine.buffers[static_cast<uint8_t*>(*memory)] = bytes;
+  if (cu::emu::capturing) {
+    cu::emu::capturing->memory[*memory] = bytes;
+    cu::emu::capturing->nodes.push_back([at = *memory, bytes] {
+      std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
+      cu::emu::begin_buffer(at, bytes);
+    });
+    return cudaSuccess;
+  }
+  cu::emu::begin_buffer(*memory, bytes);
   cu::emu::device_bytes += bytes;
   return cudaSuccess;
 }
 inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
+  if (cu::emu::capturing && cu::emu::capturing->memory.count(memory)) {
+    cu::emu::capturing->nodes.push_back([=] {
+      std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
+      cu::emu::machine.buffers.erase(static_cast<uint8_t*>(memory));
+    });
+    return cudaSuccess;
+  }
   std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
   auto found = cu::emu::machine.buffers.find(static_cast<uint8_t*>(memory));
   if (found == cu::emu::machine.buffers.end()) {
@@ -151,7 +190,11 @@ inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
   return cu::emu::copy_checked(to, from, bytes, kind == cudaMemcpyHostToDevice ? to : from);
 }
-inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
+inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
+  if (cu::emu::capturing) {
+    cu::emu::capturing->nodes.push_back([=] { cudaMemsetAsync(memory, value, bytes, stream); });
+    return cudaSuccess;
+  }
   std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
   if (bytes) cu::emu::check_global(memory, bytes, "memset");
   if (!cu::emu::faulty()) memset(memory, value, bytes);
@@ -162,5 +205,36 @@ inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSucce
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
   std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
   cu::emu::fault_seen = cu::emu::faulty();
+  return cu::emu::state();
+}
+
+enum { cudaStreamCaptureModeThreadLocal = 1 };
+using cudaGraph_t = std::shared_ptr<cu::emu::Graph>*;
+using cudaGraphExec_t = std::shared_ptr<cu::emu::Graph>*;
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
+  if (cu::emu::capturing) return cudaErrorStreamCaptureUnsupported;
+  cu::emu::capturing = std::make_shared<cu::emu::Graph>();
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  if (!cu::emu::capturing) return cudaErrorStreamCaptureInvalidated;
+  const auto captured = std::move(cu::emu::capturing);
+  static const bool fails = getenv("KERF_EMULATOR_CAPTURE") != nullptr;
+  if (fails) return cudaErrorStreamCaptureInvalidated;
+  *graph = new std::shared_ptr<cu::emu::Graph>(captured);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, int) {
+  return *made = new std::shared_ptr<cu::emu::Graph>(*graph), cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  if (cu::emu::capturing) return cudaErrorStreamCaptureUnsupported;
+  cu::emu::log("graph of " + std::to_string((*graph)->nodes.size()) + " nodes");
+  for (const auto& node : (*graph)->nodes) node();
+  std::lock_guard<std::mutex> lock(cu::emu::device_mutex);
+  for (auto [memory, bytes] : (*graph)->memory)
+    if (cu::emu::machine.buffers.erase(static_cast<uint8_t*>(memory))) cu::emu::report("memory of a graph that it did not free");
   return cu::emu::state();
 }
