@@ -18,7 +18,7 @@ function unable(reason) {
 
 const inputs = ['native/core', 'native/cuda', 'test/cuda/emulator'].flatMap((below) => filesBelow(below)).sort()
 const sources = inputs
-  .filter((file) => /^native\/cuda\/(drivers\/)?\w+\.cu$/.test(file))
+  .filter((file) => /^native\/cuda\/(drivers\/\w+|sm90\/products|\w+)\.cu$/.test(file))
   .concat('native/core/status.cc')
 const flags = ['-std=c++20', '-O1', '-fPIC', '-fvisibility=hidden', '-fno-exceptions', '-ffp-contract=off', '-DNDEBUG']
 const warnings = ['-Wall', '-Wextra', '-Wno-unknown-pragmas', '-Wno-maybe-uninitialized']
@@ -44,10 +44,11 @@ const current = digest()
 if (!existsSync(library) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== current) {
   mkdirSync(folder, { recursive: true })
   const queue = [...sources]
-  const objects = sources.map((source) => path.join(folder, `${path.basename(source)}.o`))
+  const objectOf = (source) => path.join(folder, `${path.relative('native', source).replaceAll(path.sep, '-')}.o`)
+  const objects = sources.map(objectOf)
   const worker = async () => {
     for (let source = queue.shift(); source !== undefined; source = queue.shift()) {
-      const object = path.join(folder, `${path.basename(source)}.o`)
+      const object = objectOf(source)
       await run([...flags, ...warnings, ...includes, '-x', 'c++', '-c', source, '-o', object])
     }
   }

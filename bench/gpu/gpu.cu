@@ -55,13 +55,13 @@ struct Memory {
 static double microseconds(const Entry& entry, Shape s, int parts, const cudaDeviceProp& card) {
   const size_t row = size_t(s.k) * entry.bytes, m = size_t(rounded_up(s.m, 16));
   const size_t steps = size_t(steps_of(s.k, entry.bytes));
-  const bool kept = entry.weights == Weights::kept;
+  const bool kept = entry.is(MatmulKind::kept);
   const size_t units = m / 16 * steps;
-  const size_t w_bytes = entry.weights == Weights::codes8        ? units * code_unit_bytes(8)
-                         : entry.weights == Weights::codes4      ? units * code_unit_bytes(4)
-                         : kept                                  ? units * kept_unit_bytes(entry.bytes)
-                         : entry.weights == Weights::kept_by_tma ? size_t(s.m) * row / 2
-                                                                 : size_t(s.m) * row;
+  const size_t w_bytes = entry.is(MatmulKind::codes8)         ? units * code_unit_bytes(8)
+                         : entry.is(MatmulKind::codes4)       ? units * code_unit_bytes(4)
+                         : kept                               ? units * kept_unit_bytes(entry.bytes)
+                         : entry.is(MatmulKind::wgmma_sparse) ? size_t(s.m) * row / 2
+                                                              : size_t(s.m) * row;
   const size_t x_bytes = size_t(s.n) * row;
   const int copies = static_cast<int>(std::min<size_t>(32, 4 * size_t(card.l2CacheSize) / (w_bytes + x_bytes) + 2));
   // metadata inside of units: all bytes are 0x44, which is places 0 and 1, and numbers all the same
@@ -76,7 +76,7 @@ static double microseconds(const Entry& entry, Shape s, int parts, const cudaDev
   std::vector<float> times;
   for (int i = 0; i < 24; i++) {
     const int copy = i % copies;
-    Operands o{w.data + w_bytes / 16 * 16 * copy, x.data + x_bytes / 16 * 16 * copy, out.data,
+    MatmulOperands o{w.data + w_bytes / 16 * 16 * copy, x.data + x_bytes / 16 * 16 * copy, out.data,
                {w.data + w_bytes / 16 * 16 * copy, reinterpret_cast<const float*>(scale.data), nullptr, 128},
                reinterpret_cast<const uint32_t*>(metadata.data),
                {parts_memory.data, reinterpret_cast<unsigned*>(arrived.data)},
@@ -98,7 +98,7 @@ static int time_all(Shape s) {
   cudaDeviceProp card;
   target::require(cudaGetDeviceProperties(&card, 0), "cudaGetDeviceProperties");
   for (const Entry& entry : all()) {
-    if (s.k * entry.bytes % (entry.weights == Weights::kept_by_tma ? 32 : 16)) continue;
+    if (s.k * entry.bytes % (entry.is(MatmulKind::wgmma_sparse) ? 32 : 16)) continue;
     const bool few = s.n <= 64;
     if (few ? entry.BN > 64 : entry.splits && entry.BN < 64) continue;
     const int64_t tiles = rounded_up(s.m, entry.BM) / entry.BM * (rounded_up(s.n, entry.BN) / entry.BN);

@@ -1,8 +1,10 @@
 // libkerf_cuda.so's only symbol: the table of core/cuda_abi.h.
 #include <cstdio>
 #include <tuple>
+#include <type_traits>
 
 #include "drivers/ops.h"
+#include "graphs.h"
 
 namespace kerf {
 namespace cuda {
@@ -98,21 +100,25 @@ template <> double Arguments::next<double>() { return *number++; }
 template <> i64 Arguments::next<i64>() { return static_cast<i64>(*number++); }
 
 template <class... Parameters>
-Status apply(Status (*driver)(Gpu&, Parameters...), Gpu& gpu, const CudaCall& call) {
-  Arguments arguments{call.views, call.numbers};
-  std::tuple<Parameters...> parameters{arguments.next<Parameters>()...};  // braces: evaluated in order
-  return std::apply([&](Parameters&... p) { return driver(gpu, p...); }, parameters);
+Status apply(Status (*driver)(Gpu&, Parameters...), Gpu& gpu, Graphs& graphs, const CudaCall& call) {
+  constexpr int kViews = (0 + ... + static_cast<int>(std::is_base_of_v<View, Parameters>));
+  return graphs.run(gpu, call, kViews, static_cast<int>(sizeof...(Parameters)) - kViews, [&] {
+    Arguments arguments{call.views, call.numbers};
+    std::tuple<Parameters...> parameters{arguments.next<Parameters>()...};  // braces: evaluated in order
+    const Status status = std::apply([&](Parameters&... p) { return driver(gpu, p...); }, parameters);
+    gpu.free_scratch();
+    return status;
+  });
 }
 
 Status run(int32_t device, const CudaCall* call) {
+  static Graphs* const graphs = new Graphs[kMostGpus];  // each used under its Gpu's mutex, never destroyed
   return with(device, [&](Gpu& gpu) {
     switch (call->op) {
 #define OP(name, parameters)                                                                   \
   case OpCode::name##_: {                                                                      \
     if (!ops::name) return Status::error(Code::unsupported, "no CUDA kernel yet"); \
-    Status status = apply(ops::name, gpu, *call);                                              \
-    gpu.free_scratch();                                                                        \
-    return status;                                                                             \
+    return apply(ops::name, gpu, graphs[device], *call);                                       \
   }
 #include "../core/ops.def"
 #undef OP

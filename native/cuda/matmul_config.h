@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -55,14 +56,17 @@ struct MatmulChoice {
   double cost;                 // in units of reading 128 bytes of a row: only for comparing
 };
 
-inline int bytes_of(const std::string& type) { return type == "f32" ? 4 : type == "i8" ? 1 : 2; }
+inline bool same(const char* a, const char* b) { return strcmp(a, b) == 0; }
+inline int bytes_of(const char* type) { return same(type, "f32") ? 4 : same(type, "i8") ? 1 : 2; }
 
 inline bool fits(const MatmulConfig& c, const MatmulDesc& d) {
-  if (std::string(c.type) != d.type || std::string(c.out) != d.out) return false;
+  if (!same(c.type, d.type) || !same(c.out, d.out)) return false;
   // rows begin at 16 bytes; of TMA's kept values too
   const int64_t row_bytes = d.k * bytes_of(d.type);
   if (row_bytes % (c.kind == MatmulKind::wgmma_sparse ? 32 : 16)) return false;
   if (c.shared_bytes > shared_of_sm(d.sm) - 1024) return false;
+  const bool persistent = c.kind == MatmulKind::wgmma || c.kind == MatmulKind::wgmma_sparse;
+  if (!persistent && (d.tokens + c.tokens - 1) / c.tokens > 65535) return false;  // the grid's second axis
   switch (c.kind) {
     case MatmulKind::codes8: return d.weights == MatmulWeights::codes8;
     case MatmulKind::codes4: return d.weights == MatmulWeights::codes4;
@@ -130,7 +134,9 @@ inline MatmulChoice plan(const MatmulConfig& c, const MatmulDesc& d) {
   const double all_reads = static_cast<double>(tiles * parts) * (steps_of_part * reads + sums) / d.multiprocessors;
   const double fullest = static_cast<double>((tiles * parts + d.multiprocessors - 1) / d.multiprocessors);
   const double products = static_cast<double>(c.features) * c.tokens / products_a_read(c);
-  return {&c, static_cast<int>(parts), blocks, std::max(all_reads, fullest * steps_of_part * products)};
+  const double multiplying = fullest * steps_of_part * products;
+  // of two that memory binds alike the one that multiplies faster
+  return {&c, static_cast<int>(parts), blocks, std::max(all_reads, multiplying) + 1e-3 * multiplying};
 }
 
 inline MatmulChoice choose(const std::vector<MatmulConfig>& table, const MatmulDesc& d) {

@@ -25,6 +25,10 @@ Status Gpu::check(cudaError_t error, const char* what) {
     cudaGetLastError();  // not sticky
     return Status::error(Code::out_of_memory, "cuda:%d: no memory (%s)", index_, what);
   }
+  if (capturing_) {
+    cudaGetLastError();
+    return Status::error(Code::device, "cuda:%d: capturing, %s: %s", index_, what, cudaGetErrorString(error));
+  }
   std::lock_guard<std::mutex> lock(jobs_mutex_);
   if (!failed_[0]) snprintf(failed_, sizeof failed_, "%s: %s", what, cudaGetErrorString(error));
   return Status::error(Code::device, "cuda:%d: %s: %s", index_, what, cudaGetErrorString(error));
@@ -52,6 +56,15 @@ Status Gpu::open() {
   CHECK(cudaMallocFromPoolAsync(&fault, 8, pool_, stream_), "allocating");
   fault_ = static_cast<unsigned long long*>(fault);
   CHECK(cudaMemsetAsync(fault_, 0xff, 8, stream_), "clearing");
+  cudaDeviceProp properties;
+  CHECK(cudaGetDeviceProperties(&properties, index_), "reading the device's properties");
+  sm_ = properties.major * 10 + properties.minor;
+  multiprocessors_ = properties.multiProcessorCount;
+  const size_t counted = sizeof(unsigned) * static_cast<size_t>(kCountersOf * multiprocessors_);
+  void* counters = nullptr;
+  CHECK(cudaMallocFromPoolAsync(&counters, counted, pool_, stream_), "allocating");
+  counters_ = static_cast<unsigned*>(counters);
+  CHECK(cudaMemsetAsync(counters_, 0, counted, stream_), "clearing");
   CHECK(cudaHostAlloc(reinterpret_cast<void**>(&ring_), kRing, cudaHostAllocDefault), "allocating the staging ring");
   waiter_ = std::thread([this] { work(); });
   opened_ = true;
@@ -78,7 +91,40 @@ void Gpu::free_scratch() {
   scratch_.clear();
 }
 
-Status Gpu::launched(const char* op) { return check(cudaGetLastError(), op); }
+Status Gpu::launched(const char* op) {
+  launches_++;
+  return check(cudaGetLastError(), op);
+}
+
+bool Gpu::begin_capture() {
+  // Of this thread: the waiter's and other devices' calls go on.
+  capturing_ = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) == cudaSuccess;
+  if (!capturing_) cudaGetLastError();
+  return capturing_;
+}
+
+cudaGraphExec_t Gpu::end_capture(bool wanted) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t made = nullptr;
+  cudaError_t error = cudaStreamEndCapture(stream_, &graph);
+  if (error == cudaSuccess && wanted) error = cudaGraphInstantiate(&made, graph, 0);
+  if (error != cudaSuccess) made = nullptr, cudaGetLastError();
+  if (graph) cudaGraphDestroy(graph);
+  capturing_ = false;
+  return made;
+}
+
+Status Gpu::launch(cudaGraphExec_t graph) {
+  launches_++;
+  return check(cudaGraphLaunch(graph, stream_), "launching a graph");
+}
+
+void Gpu::retire(cudaGraphExec_t graph) {
+  Job job{};
+  job.context = graph;
+  job.done = [](void* context, const Status*) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(context)); };
+  enqueue(job);
+}
 
 // Room in the ring, waiting for the waiter where it is full. Pieces lie in order; one that would cross the end begins anew.
 Status Gpu::stage(size_t bytes, uint8_t** at, size_t* taken) {

@@ -36,6 +36,12 @@ class Gpu {
   Status watch(void (*done)(void* context, const Status* status), void* context);
 
   cudaStream_t stream() const { return stream_; }
+  int index() const { return index_; }
+  int sm() const { return sm_; }  // 80, 90, ...
+  int multiprocessors() const { return multiprocessors_; }
+  // Words that are 0 between launches: each kernel leaves them so. kCountersOf a multiprocessor.
+  static constexpr int kCountersOf = 4;
+  unsigned* counters() const { return counters_; }
   // What the launches since the last call ran into; for drivers.
   Status launched(const char* op);
   // Memory until the end of the driver, freed in stream order.
@@ -47,6 +53,16 @@ class Gpu {
     snprintf(fallible_.emplace_back().text, sizeof(Fallible::text), format, values...);
     return {fault_, static_cast<unsigned long long>(fallible_.size() - 1)};
   }
+
+  // How often something was launched, and how many launches since the last watch() may find an index out of range.
+  uint64_t launches() const { return launches_; }
+  size_t fallible() const { return fallible_.size(); }
+  // Between these two what is enqueued becomes a graph and does not run; an error there ends nothing but the capture. Null where
+  // it failed, or is not `wanted` any more.
+  bool begin_capture();
+  cudaGraphExec_t end_capture(bool wanted);
+  Status launch(cudaGraphExec_t graph);
+  void retire(cudaGraphExec_t graph);  // destroyed once what is enqueued has run
 
   std::mutex mutex;  // held during every call of the library
 
@@ -75,10 +91,14 @@ class Gpu {
   static constexpr size_t kRing = 32 << 20, kPiece = 8 << 20;
   const int index_;
   bool opened_ = false;
+  int sm_ = 0, multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
   unsigned long long* fault_ = nullptr;
+  unsigned* counters_ = nullptr;
   Texts fallible_;
+  uint64_t launches_ = 0;
+  bool capturing_ = false;
   std::vector<void*> scratch_;
 
   std::thread waiter_;

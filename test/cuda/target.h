@@ -5,8 +5,9 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "native/cuda/tensor_map.h"
+
 #ifdef __CUDACC__
-#include "native/cuda/cu.h"
 
 namespace target {
 
@@ -47,31 +48,6 @@ void enqueue(void (*kernel)(Parameters...), dim3 grid, int threads, int shared_b
 }
 inline void wait() { require(cudaDeviceSynchronize(), "kernel"); }
 
-// Rows of `row_bytes`; boxes of box_rows x 128 bytes, swizzled, zeros outside.
-inline cu::TensorMap tensor_map(uint8_t* base, int rows, int row_bytes, int box_rows, int element_bytes) {
-  using Encode = decltype(&cuTensorMapEncodeTiled);
-  static const Encode encode = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    require(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result),
-            "cuTensorMapEncodeTiled");
-    return reinterpret_cast<Encode>(found);
-  }();
-  cu::TensorMap map;
-  const cuuint64_t sizes[2] = {cuuint64_t(row_bytes / element_bytes), cuuint64_t(rows)};
-  const cuuint64_t pitch[1] = {cuuint64_t(row_bytes)};
-  const cuuint32_t box[2] = {cuuint32_t(128 / element_bytes), cuuint32_t(box_rows)}, steps[2] = {1, 1};
-  const CUtensorMapDataType type = element_bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_UINT16;
-  const CUresult result =
-      encode(&map, type, 2, base, sizes, pitch, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS) {
-    fprintf(stderr, "cuTensorMapEncodeTiled: %d\n", static_cast<int>(result));
-    exit(1);
-  }
-  return map;
-}
-
 inline void report(const char* what) {
   fprintf(stderr, "%s\n", what);
   exit(1);
@@ -79,7 +55,6 @@ inline void report(const char* what) {
 
 }  // namespace target
 #else
-#include "emulator/emulator.h"
 
 namespace target {
 
@@ -93,11 +68,20 @@ void enqueue(void (*kernel)(Parameters...), dim3 grid, int threads, int shared_b
 }
 inline void wait() {}
 
-inline cu::TensorMap tensor_map(uint8_t* base, int rows, int row_bytes, int box_rows, int element_bytes) {
-  return {base, rows, row_bytes, row_bytes, box_rows, element_bytes};
-}
-
 inline void report(const char* what) { cu::emu::report(what); }
 
 }  // namespace target
 #endif
+
+namespace target {
+
+inline cu::TensorMap tensor_map(const uint8_t* base, int rows, int row_bytes, int box_rows, int element_bytes) {
+  cu::TensorMap map;
+  if (const char* failed = kerf::cuda::encode_tensor_map(&map, base, rows, row_bytes, box_rows, element_bytes)) {
+    fprintf(stderr, "%s\n", failed);
+    exit(1);
+  }
+  return map;
+}
+
+}  // namespace target

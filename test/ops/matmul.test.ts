@@ -81,6 +81,20 @@ onEveryTarget('nn, nt, tn, tt at every edge', () => {
   return failures
 })
 
+onEveryTarget('several tiles of every kernel in both directions', () => {
+  const failures: string[] = []
+  for (const dtype of floats) {
+    const a = operand(dtype, [257, 130], 3, false)
+    const b = operand(dtype, [130, 258], 4, false)
+    const want = oracle.matmul(a.values, b.values)
+    for (const result of [dtype, 'float32'] as const) {
+      const got = matmul(a.tensor, b.tensor, { dtype: result })
+      failures.push(...compare(`${dtype} to ${result}`, got, want, bound(a.values, b.values, result)))
+    }
+  }
+  return failures
+})
+
 onEveryTarget('any layout', () => {
   const failures: string[] = []
   for (const dtype of floats) {

@@ -2,8 +2,6 @@
 // directly.
 #include "../conv.cuh"
 
-#include <atomic>
-
 #include "../conv_weight_grad.cuh"
 #include "activate.h"
 #include "conv_plan.h"
@@ -17,22 +15,6 @@ constexpr int kFewChannels = 4;  // of a group's outputs: a tile of 16 or more w
 
 bool describe(const View& out, const View& x, const View& w, const Geometry& g, ConvShape& s) {
   return w.rank == 4 && contiguous(w) && describe_conv(out, x, {w.shape[0], w.shape[1], w.shape[2], w.shape[3]}, g, s);
-}
-
-// More than 48 KiB of shared memory for a kernel, asked for once on every device.
-template <auto kernel>
-Status allow_shared([[maybe_unused]] const char* op, [[maybe_unused]] int bytes) {
-#ifdef __CUDACC__
-  static std::atomic<uint64_t> asked = 0;
-  int device = 0;
-  cudaError_t allowed = cudaGetDevice(&device);
-  if (allowed == cudaSuccess && !(asked >> device & 1)) {
-    allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    if (allowed == cudaSuccess) asked |= uint64_t{1} << device;
-  }
-  if (allowed != cudaSuccess) return Status::error(Code::device, "%s: %s", op, cudaGetErrorString(allowed));
-#endif
-  return Status{};
 }
 
 dim3 tiles_of(int64_t m, int bm, int64_t n, int bn, int64_t z) {

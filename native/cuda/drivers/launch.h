@@ -1,5 +1,8 @@
-// What drivers do the same way: axes of several views for a kernel, the size of a grid, the dtype of a view as a type.
+// What drivers do the same way: axes of several views for a kernel, the size of a grid, the dtype of a view as a type, more shared
+// memory than a kernel has unasked.
 #pragma once
+#include <atomic>
+
 #include "../../core/contracts.h"
 #include "../elements.cuh"
 #include "ops.h"
@@ -62,6 +65,22 @@ Status with_floats(const char* op, DType dtype, Body&& body) {
     case DType::bfloat16_: return body(Floats<Floating<DType::bfloat16_>>{});
     default: return no_kernel(op, dtype);
   }
+}
+
+// More than 48 KiB of shared memory for a kernel, asked for once on every device.
+template <auto kernel>
+Status allow_shared([[maybe_unused]] const char* op, [[maybe_unused]] int bytes) {
+#ifdef __CUDACC__
+  static std::atomic<uint64_t> asked = 0;
+  int device = 0;
+  cudaError_t allowed = cudaGetDevice(&device);
+  if (allowed == cudaSuccess && !(asked >> device & 1)) {
+    allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (allowed == cudaSuccess) asked |= uint64_t{1} << device;
+  }
+  if (allowed != cudaSuccess) return Status::error(Code::device, "%s: %s", op, cudaGetErrorString(allowed));
+#endif
+  return Status{};
 }
 
 inline View contiguous_view(void* data, DType dtype, const View& like) {

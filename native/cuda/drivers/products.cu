@@ -1,9 +1,8 @@
 // matmul. The kernels multiply rows by rows, both with K innermost and without gaps: operands that lie otherwise are copied
-// there first, K padded with zeros. Weights (b's columns) are the kernels' W, the rows of a their X.
-#include "../matmul_mma.cuh"
-#include "../matmul_simt.cuh"
+// there first, K padded with zeros. Weights (b's columns) are the kernels' W, the rows of a their X. Which kernel: choose()
+// (matmul_config.h) says by the product and the GPU.
 #include "activate.h"
-#include "launch.h"
+#include "matmul_kernels.h"
 
 namespace kerf {
 namespace cuda {
@@ -55,52 +54,52 @@ struct Problem {
   bool packed;  // w is what pack() made: its padding is zeros
 };
 
-template <class T, class Out>
-Status run_mma(Gpu& gpu, const void* w, const void* x, int m, int n, int row_bytes, const Epilogue<Out>& epilogue) {
-  using C = MmaConfig<T, 128, 64, 64, 32, 3>;
-  const auto *const weights = static_cast<const uint8_t*>(w), *const tokens = static_cast<const uint8_t*>(x);
-  const dim3 grid(static_cast<unsigned>((m + 127) / 128), static_cast<unsigned>((n + 63) / 64));
-#ifdef __CUDACC__
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(matmul_mma<C, Epilogue<Out>>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::kSharedBytes);
-  if (allowed != cudaSuccess) return Status::error(Code::device, "matmul: %s", cudaGetErrorString(allowed));
-#endif
-  CU_LAUNCH((matmul_mma<C, Epilogue<Out>>), grid, dim3(C::kThreads), C::kSharedBytes, gpu.stream(), weights, tokens, m, n,
-            row_bytes, epilogue);
-  return gpu.launched("matmul");
+const MatmulKernels& kernels() {
+  static const MatmulKernels all = [] {
+    MatmulKernels made;
+    each_dense([&](auto product) { made.add(product); });
+    add_wgmma(made);
+    return made;
+  }();
+  return all;
 }
 
-template <class Out>
-Epilogue<Out> epilogue_of(const Problem& p, void* out, Activation activation) {
-  return {nullptr, nullptr, p.bias, activation, static_cast<typename Stored<Out>::Element*>(out)};
+const char* short_name(DType dtype) {
+  return dtype == DType::float32_ ? "f32" : dtype == DType::float16_ ? "f16" : dtype == DType::bfloat16_ ? "bf16" : "";
 }
 
 Status run_kernel(Gpu& gpu, const Problem& p, DType out_type, void* out, Activation activation, const void* w, const void* x, int k) {
   const int m = static_cast<int>(p.w.shape[0]), n = static_cast<int>(p.x.shape[0]);
-  const bool to_float = out_type == DType::float32_;
-  switch (p.w.dtype) {
-    case DType::float32_: {
-      const auto *const weights = static_cast<const float*>(w), *const tokens = static_cast<const float*>(x);
-      const auto epilogue = epilogue_of<float>(p, out, activation);
-      const dim3 grid(static_cast<unsigned>((m + kSimtTile - 1) / kSimtTile), static_cast<unsigned>((n + kSimtTile - 1) / kSimtTile));
-      CU_LAUNCH((matmul_simt<Epilogue<float>>), grid, dim3(kSimtThreads), kSimtSharedBytes, gpu.stream(), weights, tokens, m, n, k,
-                epilogue);
-      return gpu.launched("matmul");
-    }
-    case DType::float16_:
-      return to_float ? run_mma<cu::f16>(gpu, w, x, m, n, 2 * k, epilogue_of<float>(p, out, activation))
-                      : run_mma<cu::f16>(gpu, w, x, m, n, 2 * k, epilogue_of<cu::f16>(p, out, activation));
-    case DType::bfloat16_:
-      return to_float ? run_mma<cu::bf16>(gpu, w, x, m, n, 2 * k, epilogue_of<float>(p, out, activation))
-                      : run_mma<cu::bf16>(gpu, w, x, m, n, 2 * k, epilogue_of<cu::bf16>(p, out, activation));
-    default: return no_kernel("matmul", p.w.dtype);
+  const MatmulDesc desc{m, n, k, short_name(p.w.dtype), short_name(out_type), MatmulWeights::dense, gpu.sm(), gpu.multiprocessors()};
+  const MatmulChoice choice = choose(kernels().configs, desc);
+  if (!choice.config) return Status::error(Code::unsupported, "matmul: CUDA kernels take fewer than 65536 tiles of rows, not %d rows", n);
+  MatmulOperands o{};
+  o.w = static_cast<const uint8_t*>(w);
+  o.x = static_cast<const uint8_t*>(x);
+  o.out = out;
+  o.bias = p.bias;
+  o.activation = activation;
+  o.M = m, o.N = n, o.K = k;
+  o.parts = choice.parts;
+  o.multiprocessors = gpu.multiprocessors();
+  if (choice.parts > 1) {
+    const MatmulConfig& c = *choice.config;
+    const int64_t tiles = (int64_t{m} + c.features - 1) / c.features * ((int64_t{n} + c.tokens - 1) / c.tokens);
+    REQUIRE(tiles <= int64_t{Gpu::kCountersOf} * gpu.multiprocessors());  // plan(): what is split leaves the GPU room for two
+    void* parts;
+    const Status status = gpu.scratch(static_cast<size_t>(tiles * choice.parts * c.features * c.tokens) * 4, &parts);
+    if (!status.ok()) return status;
+    o.split = {static_cast<uint8_t*>(parts), gpu.counters()};
   }
+  Launcher launcher{gpu, "matmul", {}};
+  kernels().launches[static_cast<size_t>(choice.config - kernels().configs.data())](launcher, o);
+  return launcher.status;
 }
 
 Status multiply(Gpu& gpu, const Problem& p) {
   const int64_t m = p.w.shape[0], n = p.x.shape[0], k = p.w.shape[1];
   const int64_t unit = 16 / element_bytes(p.w.dtype), padded = (k + unit - 1) / unit * unit;
-  if (m >= 1 << 30 || n >= 65535 * 64 || padded >= 1 << 28) return too_many("matmul", m * n);
+  if (m >= 1 << 30 || n >= 1 << 30 || padded >= 1 << 28) return too_many("matmul", m * n);
   const void *w, *x;
   Status status = as_rows(gpu, p.w, padded, p.packed, &w);
   if (status.ok()) status = as_rows(gpu, p.x, padded, false, &x);
