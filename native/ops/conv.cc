@@ -1,4 +1,4 @@
-// The drivers conv2d, conv2dWeightGrad and spconv2d.
+// The drivers conv2d and conv2dWeightGrad.
 #include "../core/debug.h"
 #include "../core/stream.h"
 #include "conv_shape.h"
@@ -7,8 +7,6 @@
 
 namespace kerf::ops {
 namespace {
-
-constexpr i64 kMostRuns = 0x7fffffff;  // what an int32 index holds
 
 bool describe(const View& out, const View& x, const View& w, const Geometry& g, ConvShape& s) {
   return w.rank == 4 && contiguous(w) && describe_conv(out, x, {w.shape[0], w.shape[1], w.shape[2], w.shape[3]}, g, s);
@@ -52,36 +50,6 @@ Status conv2dWeightGrad(Stream& stream, View dweight, View grad, View x, i64 gro
   return stream.run(ns, [name = cell.name, run = cell.weight_grad, p] {
     debug_kernel(name, conv_operations(p.shape));
     if (!run(p)) Stream::fail(Code::out_of_memory, "conv2dWeightGrad: out of memory for scratch");
-  });
-}
-
-Status spconv2d(Stream& stream, View out, View x, View packed, OptView bias, i64 activation, i64 count, i64 kernelH, i64 kernelW,
-                i64 strideH, i64 strideW, i64 padH, i64 padW, i64 dilationH, i64 dilationW) {
-  if (!is_floating(x.dtype)) return Status::error(Code::unsupported, "no kernel for this dtype on %s", kernels().target);
-  const SparseConvCell& cell = kernels().spconv2d[static_cast<int>(x.dtype)];
-  const auto& weights = kernels().spmatmul[kFormBlocks][0];
-  if (!cell.run || !weights.run) return Status::error(Code::unsupported, "no kernel for this dtype on %s", kernels().target);
-  REQUIRE(x.rank == 4 && out.rank == 4 && (out.dtype == x.dtype || out.dtype == DType::float32_));
-  REQUIRE(activation >= 0 && activation <= static_cast<i64>(Activation::tanh));
-  SparseConvProblem p;
-  const i64 outputs = out.shape[1];
-  REQUIRE(describe_conv(out, x, {outputs, x.shape[1], kernelH, kernelW}, {1, strideH, strideW, padH, padW, dilationH, dilationW, 1, 1}, p.shape));
-  const i64 taps = x.shape[1] * kernelH * kernelW;
-  REQUIRE(countable(outputs, taps) && count >= 0 && count <= kMostRuns);
-  REQUIRE(holds_packed(packed, weights.packed_bytes(outputs, taps, count)));
-  REQUIRE(holds_bias(bias, outputs));
-  p.x = x.data;
-  p.weight = packed.data;
-  p.count = count;
-  p.bias = data_of<float>(bias);
-  p.out = out.data;
-  p.out_type = out.dtype;
-  p.activation = static_cast<Activation>(activation);
-  const double pixels = static_cast<double>(p.shape.images) * static_cast<double>(p.shape.out_h * p.shape.out_w);
-  const double ns = 500 + pixels * static_cast<double>(count + taps + outputs) / 16;
-  return stream.run(ns, [name = cell.name, run = cell.run, p, pixels] {
-    debug_kernel(name, 16.0 * pixels * static_cast<double>(p.count));
-    if (!run(p)) Stream::fail(Code::out_of_memory, "spconv2d: out of memory for scratch, or packed is not what sppack wrote");
   });
 }
 
