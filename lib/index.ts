@@ -86,6 +86,7 @@ export {
   unsqueeze,
 } from './ops/shape'
 export { logSoftmax, softmax } from './ops/softmax'
+export type { SparseConvOptions } from './ops/sparse-conv'
 export { all, any, argmax, argmin, cumsum, std, type VarianceOptions, variance } from './ops/statistics'
 export * from './ops/unary'
 export * as optim from './optim'

@@ -313,6 +313,22 @@ export interface Ops<V> {
     form: number,
     count: number,
   ): void
+  spconv2d(
+    out: V,
+    x: V,
+    packed: V,
+    bias: V | null,
+    activation: number,
+    count: number,
+    kernelH: number,
+    kernelW: number,
+    strideH: number,
+    strideW: number,
+    padH: number,
+    padW: number,
+    dilationH: number,
+    dilationW: number,
+  ): void
   spqmatmul(
     out: V,
     a: V,
@@ -435,8 +451,9 @@ export const opTable: Record<keyof Ops<unknown>, string> = {
   wmatmul: 'vvvoiiiii',
   sppack: 'vvvviii',
   spmatmul: 'vvvoiiii',
+  spconv2d: 'vvvoiiiiiiiiii',
   spqmatmul: 'vviooovooiii',
 }
 
 /** Of the tables above; the addon carries the one that it was built from. */
-export const fingerprint = 'b237740c73d5a268'
+export const fingerprint = 'd00bf80d8d22e70a'

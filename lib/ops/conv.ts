@@ -7,6 +7,7 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { checkPair, MAX_WINDOW, type Pair } from '../core/pair'
 import { checkInteger, showShape } from '../core/shape'
 import { QuantizedTensor } from '../tensor/quantized'
+import { SparseTensor } from '../tensor/sparse'
 import {
   type ConvOptions,
   checkSize,
@@ -33,6 +34,7 @@ import { gradOfBias } from './product-with-weights'
 import { dequantize } from './quantize'
 import { type QuantizedConvOptions, quantizedConv2d } from './quantized-conv'
 import { squeeze, unsqueeze } from './shape'
+import { type SparseConvOptions, sparseConv2d } from './sparse-conv'
 
 export interface ConvTransposeOptions {
   /** Steps between input pixels in the output; default 1. */
@@ -103,6 +105,8 @@ function operands(op: string, x: Tensor, weight: Tensor, axes: number): { a: Ten
  * @param x [images, channels, height, width], or without images
  * @param weight [outChannels, channels / groups, kernel height, kernel width], or a quantized one (int8 or uint8, per tensor or per
  * channel(0)): with `quantizeInput` bytes meet bytes, exactly, else its float values serve, in x's dtype
+ * @param weight or a SparseTensor [outChannels, channels * kernel height * kernel width] (with `kernelSize`, in one group): runs of 8
+ * neighbouring taps that are zero cost nothing, so blocks whose width is a multiple of 8 pay; no gradient flows to it
  * @param bias [outChannels]
  * @returns [images, outChannels, height, width] in the promoted dtype; height = floor((height + 2 padding - dilation (kernel - 1) - 1) / stride) + 1
  * @throws ShapeError where sizes do not go together or the kernel is larger than the padded input
@@ -119,15 +123,23 @@ export function conv2d<A extends DType>(
   bias?: Tensor | null,
   options?: QuantizedConvOptions,
 ): Tensor<A>
+export function conv2d<A extends DType>(
+  x: Tensor<A>,
+  weight: SparseTensor,
+  bias: Tensor | null | undefined,
+  options: SparseConvOptions,
+): Tensor<A>
 export function conv2d(
   x: Tensor,
-  weight: Tensor | QuantizedTensor,
+  weight: Tensor | QuantizedTensor | SparseTensor,
   bias: Tensor | null = null,
-  options: QuantizedConvOptions = {},
+  options: QuantizedConvOptions | SparseConvOptions = {},
 ): Tensor {
+  if (weight instanceof SparseTensor)
+    return sparseConv2d(live('conv2d', 'x', x), weight, bias, options as SparseConvOptions)
   if (weight instanceof QuantizedTensor) {
     const a = live('conv2d', 'x', x)
-    if (options.quantizeInput) return quantizedConv2d(a, weight, bias, options)
+    if ('quantizeInput' in options && options.quantizeInput) return quantizedConv2d(a, weight, bias, options)
     return conv2d(a, dequantize(weight, isFloat(a.dtype) ? a.dtype : 'float32'), bias, options)
   }
   const { a, w, single } = operands('conv2d', x, weight, 2)

@@ -5,7 +5,7 @@ import { checkInteger, MAX_ELEMENTS, type Shape, showShape, sizeOf } from '../co
 import { native } from '../native/call'
 import type { ActivationName } from './epilogue'
 import { empty, gapless, type Tensor } from './op'
-import { flip, permute, reshape } from './shape'
+import { flip, permute, reshape, unsqueeze } from './shape'
 
 export interface ConvOptions {
   /** Steps between output pixels; default 1. */
@@ -47,6 +47,21 @@ export function misfit(op: string, a: Shape, w: Shape, groups: number): ShapeErr
 export function checkSize(op: string, shape: Shape): void {
   if (sizeOf(shape) > MAX_ELEMENTS)
     throw new ShapeError(`${op}: the result would be ${showShape(shape)}, which is too large`)
+}
+
+/** Throws for weights that only do one group. */
+export function oneGroup(op: string, what: string, options: ConvOptions): void {
+  if ((options.groups ?? 1) !== 1)
+    throw new ArgumentError(`${op}: ${what} are convolved in one group, got ${show(options.groups)}`)
+}
+
+/** An image of rank 4, or of rank 3 as one of them. */
+export function images(op: string, x: Tensor): Tensor {
+  if (x.rank === 4) return x
+  if (x.rank === 3) return unsqueeze(x, 0)
+  throw new ShapeError(
+    `${op}: x must be [images, channels, height, width] or without images, it is ${showShape(x.shape)}`,
+  )
 }
 
 /** The geometry of x [N, C, H, W] by w [O, C / groups, R, S], and [height, width] of the result. */

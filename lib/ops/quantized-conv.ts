@@ -5,14 +5,23 @@ import { showGranularity } from '../core/quantization'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
 import type { QuantizedTensor } from '../tensor/quantized'
-import { type ConvOptions, checkSize, type Geometry, geometryOf, gradOfInput, type Two } from './convolve'
+import {
+  type ConvOptions,
+  checkSize,
+  type Geometry,
+  geometryOf,
+  gradOfInput,
+  images,
+  oneGroup,
+  type Two,
+} from './convolve'
 import { activatedApart, activationCode, beforeActivation, biasRow, checkBias, needsInput } from './epilogue'
 import { arg, checkDTypeOf, converted, empty, gapless, needsGrad, type Tensor, taped } from './op'
 import { gradOfBias } from './product-with-weights'
 import { checkInner, checkZero, packBytes, packedOnce, packedZero, quantizeCode } from './qmatmul'
 import { dequantize } from './quantize'
 import { type InputQuantization, inputBytes } from './quantized-linear'
-import { permute, reshape, squeeze, unsqueeze } from './shape'
+import { permute, reshape, squeeze } from './shape'
 
 export interface QuantizedConvOptions extends ConvOptions {
   /** Multiplies bytes by bytes: x is quantized on the way, by the range of all of it ('tensor'), or by a given scale. */
@@ -50,20 +59,6 @@ function run(out: Tensor, p: BytesConv, g: Geometry): void {
   )
 }
 
-function checkGroups(op: string, options: ConvOptions): void {
-  if ((options.groups ?? 1) !== 1)
-    throw new ArgumentError(`${op}: bytes are convolved in one group, got ${options.groups}`)
-}
-
-/** An image of rank 4, or of rank 3 as one of them. */
-function images(op: string, x: Tensor): Tensor {
-  if (x.rank === 4) return x
-  if (x.rank === 3) return unsqueeze(x, 0)
-  throw new ShapeError(
-    `${op}: x must be [images, channels, height, width] or without images, it is ${showShape(x.shape)}`,
-  )
-}
-
 /**
  * ONNX's ConvInteger: the exact int32 convolution of x - xZeroPoint by w - wZeroPoint. Padding stands for 0, so it holds
  * xZeroPoint.
@@ -89,7 +84,7 @@ export function convInteger(
     checkDTypeOf(op, name, t, ['int8', 'uint8'])
   const image = images(op, a)
   if (weight.rank !== 4) throw new ShapeError(`${op}: w must have 4 axes, it is ${showShape(weight.shape)}`)
-  checkGroups(op, options)
+  oneGroup(op, 'bytes', options)
   const { geometry, size } = geometryOf(op, image.shape, weight.shape, options)
   const out = weight.shape[0] as number
   const zero = checkZero(op, 'wZeroPoint', options.wZeroPoint, out)
@@ -132,7 +127,7 @@ export function quantizedConv2d(
     throw new DTypeError(
       `${op}: quantizeInput needs int8 or uint8 weights per tensor or per channel(0), they are ${w.dtype} ${showGranularity(g)}`,
     )
-  checkGroups(op, options)
+  oneGroup(op, 'bytes', options)
   const image = images(op, x)
   const { geometry, size } = geometryOf(op, image.shape, w.shape, options)
   const out = w.shape[0] as number

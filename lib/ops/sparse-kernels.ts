@@ -120,7 +120,14 @@ export function packedFor(
     arrays ??= read()
     return arrays
   }
-  const chosen = formOf(kind, w, rows, once)
+  return packedAs(op, kind, w, formOf(kind, w, rows, once), once)
+}
+
+/** @internal The form of blocks, packed once: sparse convolutions read it, whatever the format. */
+export const packedInBlocks = (op: string, w: SparseTensor, read: () => CsrArrays): PackedSparse =>
+  packedAs(op, 'float', w, 'blocks', read)
+
+function packedAs(op: string, kind: SparseKind, w: SparseTensor, chosen: Form, read: () => CsrArrays): PackedSparse {
   const form = forms[kind][chosen as 'panels']
   const made = madeOf(w)
   const name = `${kind} ${chosen}`
@@ -130,7 +137,7 @@ export function packedFor(
   const known = made.packed.get(name)
   if (known) return { ...known, form, weights }
   const [n, k] = w.shape as [number, number]
-  const { pointers, columns, values } = once()
+  const { pointers, columns, values } = read()
   const counted = kind === 'bytes' ? made.byteCounts?.[chosen as 'panels'] : undefined
   const count = counted ?? addon.sparseMeasure(weights, form, pointers, columns, k)
   const size = count < 0 ? -1 : addon.sparseBytes(weights, form, n, k, count)

@@ -73,14 +73,14 @@ export function matmulSparse(
   return product(op, a, b.made.transposed, options.bias, options)
 }
 
-/** The matrix, dense: [rows, columns] in its dtype, of int8 values float32. */
-function asFloats(w: SparseTensor): Tensor {
+/** @internal The matrix, dense: [rows, columns] in its dtype, of int8 values float32. */
+export function asFloats(w: SparseTensor): Tensor {
   const dense = densify(w)
   return dense instanceof QuantizedTensor ? dequantize(dense) : dense
 }
 
-/** The non-zeros in float32; int8 ones as what they stand for. */
-function floatArrays(w: SparseTensor): CsrArrays {
+/** @internal The non-zeros in float32; int8 ones as what they stand for. */
+export function floatArrays(w: SparseTensor): CsrArrays {
   const { pointers, columns, values } = csrArrays(w)
   if (!w.scale) return { pointers, columns, values }
   const scales = w.scale.dataSync()

@@ -2,7 +2,6 @@
 import { ArgumentError, show } from '../core/errors'
 import type { Pauses } from '../core/pauses'
 import { checkInteger } from '../core/shape'
-import type { Linear } from '../nn/linear'
 import type { AnyModule } from '../nn/module'
 import {
   checkOptions,
@@ -10,6 +9,7 @@ import {
   checkScope,
   checkSparsity,
   type LayerOptions,
+  prunable,
   prunableRows,
   pruneLayers,
   type SparsityOptions,
@@ -58,7 +58,7 @@ export async function semiStructured(model: AnyModule, options: SemiStructuredOp
   })
 }
 
-export interface BlockOptions extends SparsityOptions<Linear> {
+export interface BlockOptions extends SparsityOptions {
   /** Outputs and inputs of a block, each at least 1: [1, 16] is 16 weights of one output. */
   block: readonly [rows: number, columns: number]
   /** What a block is worth: the mean of |w| ('l1', the default) or the root of the mean of w^2 ('l2'). */
@@ -97,9 +97,10 @@ async function scoreBlocks(
 }
 
 /**
- * Prunes whole blocks of the weights of a model's Linear layers, in place: those of least norm (Narang et al.,
+ * Prunes whole blocks of the weights of a model's Linear layers and convolutions, in place: those of least norm (Narang et al.,
  * "Block-Sparse Recurrent Neural Networks", 2017). Blocks lie side by side from the first weight on; where they do not
- * divide a weight, those at its end are smaller, and are compared by their mean.
+ * divide a weight, those at its end are smaller, and are compared by their mean. A convolution's weight counts as the matrix
+ * [outChannels, everything after it], as `sparsify(reshape(weight, ...))` takes it for conv2d.
  *
  * Exactly round(sparsity * blocks) blocks are pruned, those pruned before included; of equal ones the first are kept.
  *
@@ -117,7 +118,7 @@ export async function block(model: AnyModule, options: BlockOptions): Promise<vo
   const r = checkInteger(op, 'block[0]', size[0], 1)
   const c = checkInteger(op, 'block[1]', size[1], 1)
   if (norm !== 'l1' && norm !== 'l2') throw new ArgumentError(`${op}: norm must be 'l1' or 'l2', got ${show(norm)}`)
-  await pruneLayers(op, prunableRows(op, model, options), async (work, pauses) => {
+  await pruneLayers(op, prunable(op, model, options), async (work, pauses) => {
     const blocks: Part[] = []
     for (const one of work) blocks.push(await scoreBlocks(one, r, c, norm, pauses))
     await toSparsity(blocks, sparsity, scope, pauses)

@@ -208,6 +208,16 @@ struct SparseBytesProblem : QMatmulProblem {
   int64_t count;
 };
 
+// Its shape's groups are 1; weight is what the cell of kFormBlocks packed of W [out_channels, channels * kernel_h * kernel_w].
+struct SparseConvProblem : ConvProblem {
+  int64_t count;
+};
+
+struct SparseConvCell {
+  const char* name;
+  bool (*run)(const SparseConvProblem& problem);  // as SparseCell's
+};
+
 // The forms that W is packed in: which one pays depends on where its non-zeros are and on how many rows A has. Panels take any
 // W and any number of rows, and every row of the table has them; the others it may leave null.
 enum SparseForm : int { kFormPanels, kFormTables, kFormPairs, kFormBlocks, kForms };
@@ -472,6 +482,7 @@ struct Kernels {
 
   PeakCell fma_peak, bf16_dot_peak, int8_dot_peak;
   ReadCell read;
+  SparseConvCell spconv2d[3];  // dtype of x: float32, float16, bfloat16
 };
 
 }  // namespace kerf

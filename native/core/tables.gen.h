@@ -4,6 +4,6 @@
 namespace kerf {
 
 // Of the tables that this binary was built from; lib/core/tables.gen.ts carries the same.
-inline constexpr char kTables[] = "b237740c73d5a268";
+inline constexpr char kTables[] = "d00bf80d8d22e70a";
 
 }  // namespace kerf

@@ -19,6 +19,7 @@
 #pragma once
 #include <type_traits>
 #include "conv_direct.h"
+#include "conv_place.h"
 #include "matmul_types.h"
 
 namespace kerf::KERF_TARGET {
@@ -74,30 +75,7 @@ static void gather_panel(const ConvProduct<T>& x, const Planes<typename T::In>& 
   }
 }
 
-// The sums of rows [row, row + rows) and columns [col, col + cols) go where their pixels are: a row is an output channel.
-template <class T>
-static void place_sums(const ConvProduct<T>& x, const PixelChunk& chunk, int64_t group, const float* sums, int64_t sums_row, int64_t row,
-                       int64_t rows, int64_t col, int64_t cols) {
-  const ConvProblem& c = *x.problem;
-  const int64_t all = x.patches->pixels, pixels = chunk.rows * c.shape.out_w;
-  for (int64_t done = 0; done < cols;) {
-    const int64_t image = (col + done) / pixels, pixel = (col + done) % pixels, run = min_of(pixels - pixel, cols - done);
-    for (int64_t r = row; r < row + rows; r++) {
-      const int64_t channel = group * x.m + r;
-      const RowBias bias{c.bias ? c.bias[channel] : 0.0f};
-      const float* from = sums + r * sums_row + done;
-      const int64_t at = ((chunk.image + image) * c.shape.groups * x.m + channel) * all + chunk.row * c.shape.out_w + pixel;
-      if (c.out_type == DType::float32_) {
-        finish_row(run, from, static_cast<float*>(c.out) + at, bias, c.activation);
-      } else if constexpr (sizeof(typename T::In) == 2) {
-        finish_row(run, from, static_cast<typename T::In*>(c.out) + at, bias, c.activation);
-      }
-    }
-    done += run;
-  }
-}
-
-// The same where columns run along an image's planes, `pitch` a row: those beyond out_w are no pixels.
+// place_sums() where columns run along an image's planes, `pitch` a row: those beyond out_w are no pixels.
 template <class T>
 static void place_lines(const ConvProduct<T>& x, const PixelChunk& chunk, int64_t image, int64_t group, const float* sums, int64_t sums_row,
                         int64_t row, int64_t rows, int64_t col, int64_t cols) {
@@ -106,7 +84,7 @@ static void place_lines(const ConvProduct<T>& x, const PixelChunk& chunk, int64_
     const int64_t y = (col + done) / pitch, at = (col + done) % pitch, run = min_of(out_w - at, cols - done);
     if (run > 0) {
       const PixelChunk line{chunk.image + image, 1, chunk.row + y, 1};
-      place_sums(x, line, group, sums + done, sums_row, row, rows, at, run);
+      place_sums<typename T::In>(*x.problem, line, group, sums + done, sums_row, row, rows, at, run);
     }
     done += min_of(pitch - at, cols - done);
   }
@@ -169,7 +147,7 @@ static bool conv_columns(const ConvProduct<T>& x, const ConvBlocking<T>& by, int
           args.last = width - (vectors - 1) * W;
           multiply_tile<Tile, ASource::packed, b_source>(args, height, vectors);
         }
-        if (slice + 1 == by.slices) place(sums, sums_row, row, height, col0, cols);
+        if (slice + 1 == by.slices) place(sums + row * sums_row, sums_row, row, height, col0, cols);
       }
     }
   }
@@ -231,7 +209,7 @@ static bool conv_chunk(const ConvProduct<T>& x, const Planes<typename T::In>& pl
           gather_panel(x, planes, group, panels + i * args.b_panel, col + i * kPanel, min_of(kPanel, cols - i * kPanel), k0, k);
       },
       [&](const float* sums, int64_t sums_row, int64_t row, int64_t rows, int64_t col, int64_t cols) {
-        place_sums(x, chunk, group, sums, sums_row, row, rows, col, cols);
+        place_sums<typename T::In>(*x.problem, chunk, group, sums, sums_row, row, rows, col, cols);
       });
 }
 

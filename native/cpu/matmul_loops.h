@@ -24,7 +24,6 @@
 
 namespace kerf::KERF_TARGET {
 
-constexpr double kTaskNs = 6'000;          // a task shorter than this is mostly overhead
 constexpr double kTaskOverheadNs = 500;
 constexpr double kCachedBytes = 1 << 20;    // what a core's L2 cache holds
 constexpr double kMemoryBytesPerNs = 40;

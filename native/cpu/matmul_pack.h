@@ -40,6 +40,7 @@ static void parallel_if(bool worthwhile, int64_t tasks, Body&& body) {
 
 // Below this a woken thread costs more than it brings.
 constexpr double kSerialNs = 25'000;
+constexpr double kTaskNs = 6'000;          // a task shorter than this is mostly overhead
 
 // Bytes of B in flight when it comes from memory: bandwidth times latency, about 60 GB/s x 130 ns, twice. Measured at
 // m = 1 and 8, k = n = 4096: on Zen 5 16 KiB beats 8 and 32 by up to 15 %; on Zen 4 8 KiB was 10 % better than 16.

@@ -112,7 +112,8 @@ static inline void finish_few(const SparseProblem& p, int64_t row, int64_t col, 
 }
 
 // Whether all of a run are finite: only then may zeros of W that fill up be multiplied by it.
-static bool all_finite(const float* x, int64_t n) {
+template <class In>
+static bool all_finite(const In* x, int64_t n) {
   bool finite = true;
   for_vectors(n, [&](int64_t i, auto lanes) {
     const vf v = get(x + i, lanes);

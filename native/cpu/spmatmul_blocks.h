@@ -158,8 +158,8 @@ static bool runs_run(const SparseProblem& p) {
 }
 
 template <class T>
-static SparseCell<SparseProblem> blocks_cell(const char* name) {
-  return {name, INT64_MAX, count_runs, runs_bytes, runs_pack<T>, runs_run};
+static SparseCell<SparseProblem> blocks_cell(const char* name, int64_t rows = INT64_MAX) {
+  return {name, rows, count_runs, runs_bytes, runs_pack<T>, runs_run};
 }
 
 }  // namespace kerf::KERF_TARGET

@@ -1,6 +1,7 @@
-// The drivers sppack, spmatmul and spqmatmul: activations times sparse weights.
+// The drivers sppack, spmatmul, spqmatmul and spconv2d: activations and patches times sparse weights.
 #include "../core/debug.h"
 #include "byte_product.h"
+#include "conv_shape.h"
 #include "ops.h"
 
 namespace kerf::ops {
@@ -100,6 +101,37 @@ Status spqmatmul(Stream& stream, View out, View a, i64 quantize, OptView a_scale
   return stream.run(ns, [name = cell->name, run = cell->run, p] {
     debug_kernel(name, 2.0 * static_cast<double>(p.m) * static_cast<double>(p.count));
     if (!run(p)) Stream::fail(Code::out_of_memory, "spqmatmul: out of memory for scratch, or packed is not what sppack wrote");
+  });
+}
+
+Status spconv2d(Stream& stream, View out, View x, View packed, OptView bias, i64 activation, i64 count, i64 kernelH, i64 kernelW,
+                i64 strideH, i64 strideW, i64 padH, i64 padW, i64 dilationH, i64 dilationW) {
+  if (!is_floating(x.dtype)) return no_sparse();
+  const SparseConvCell& cell = kernels().spconv2d[static_cast<int>(x.dtype)];
+  const auto* weights = cell_of(DType::float32_, kFormBlocks);
+  if (!cell.run || !weights) return no_sparse();
+  REQUIRE(x.rank == 4 && out.rank == 4 && (out.dtype == x.dtype || out.dtype == DType::float32_));
+  REQUIRE(activation >= 0 && activation <= static_cast<i64>(Activation::tanh));
+  SparseConvProblem p;
+  const i64 outputs = out.shape[1];
+  REQUIRE(describe_conv(out, x, {outputs, x.shape[1], kernelH, kernelW}, {1, strideH, strideW, padH, padW, dilationH, dilationW, 1, 1}, p.shape));
+  REQUIRE(static_cast<double>(x.shape[1]) * static_cast<double>(kernelH) * static_cast<double>(kernelW) <= static_cast<double>(kMost));
+  const i64 taps = x.shape[1] * kernelH * kernelW;
+  REQUIRE(countable(outputs, taps) && count >= 0 && count <= kMost);
+  REQUIRE(holds_packed(packed, weights->packed_bytes(outputs, taps, count)));
+  REQUIRE(holds_bias(bias, outputs));
+  p.x = x.data;
+  p.weight = packed.data;
+  p.count = count;
+  p.bias = data_of<float>(bias);
+  p.out = out.data;
+  p.out_type = out.dtype;
+  p.activation = static_cast<Activation>(activation);
+  const double pixels = static_cast<double>(p.shape.images) * static_cast<double>(p.shape.out_h * p.shape.out_w);
+  const double ns = 500 + pixels * static_cast<double>(count + taps + outputs) / 16;
+  return stream.run(ns, [name = cell.name, run = cell.run, p, pixels] {
+    debug_kernel(name, 16.0 * pixels * static_cast<double>(p.count));
+    if (!run(p)) Stream::fail(Code::out_of_memory, "spconv2d: out of memory for scratch, or packed is not what sppack wrote");
   });
 }
 

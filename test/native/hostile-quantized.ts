@@ -293,8 +293,14 @@ function sparseCalls(): RawCall[] {
     const packed = packedBytes(addon.sparseBytes(weights, form, 8, 6, count))
     const values = ones([8], { dtype })
     const [out, x, bias] = [zeros([4, 8]), ones([4, 6]), ones([8])]
+    const pack: RawCall = { op: 'sppack', args: [packed, values, pointers, columns, 6, form, count] }
+    const images = [zeros([2, 8, 3, 5]), ones([2, 6, 3, 5], { dtype: dtype === 'int8' ? 'float32' : dtype })] as const
+    const steps = [1, 1, 1, 1, 0, 0, 1, 1]
     return [
-      { op: 'sppack', args: [packed, values, pointers, columns, 6, form, count] },
+      ...(form === 3 && dtype !== 'int8'
+        ? [pack, { op: 'spconv2d', args: [...images, packed, bias, 1, count, ...steps] }]
+        : []),
+      pack,
       dtype === 'int8'
         ? { op: 'spqmatmul', args: [out, x, 4, null, null, ones([6]), packed, ones([8]), bias, 1, form, count] }
         : { op: 'spmatmul', args: [out, x, packed, bias, 1, weights, form, count] },

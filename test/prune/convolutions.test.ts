@@ -66,6 +66,21 @@ t.test('masks: exact counts over Linear layers and convolutions; summary and rep
   await prune.random(model, { sparsity: 0.5, include: (_, layer) => layer instanceof nn.Conv2d, seed: 1 })
   t.equal(flat(conv.weight.mask as Tensor).filter((keep) => keep === 0).length, 36)
   conv.weight.mask = null
+  const dense = flat(conv.weight)
+  await prune.block(model, { block: [2, 8], sparsity: 0.5, include: ['0'] })
+  // 18 taps an output: blocks of 8, 8 and 2 columns, over two outputs each
+  const blocks = [0, 1].flatMap((row) => [0, 8, 16].map((column) => ({ row, column, width: Math.min(8, 18 - column) })))
+  const inBlock = (values: number[], b: (typeof blocks)[number]) =>
+    [0, 1].flatMap((r) => values.slice((2 * b.row + r) * 18 + b.column, (2 * b.row + r) * 18 + b.column + b.width))
+  const mean = (values: number[]) => values.reduce((sum, v) => sum + Math.abs(v), 0) / values.length
+  t.same(
+    blocks.map((b) => mean(inBlock(flat(conv.weight.mask as Tensor), b))),
+    topK(
+      blocks.map((b) => mean(inBlock(dense, b))),
+      3,
+    ),
+  )
+  conv.weight.mask = null
   await prune.wanda(model, { sparsity: 0.5, calibrationData: [randn([4, 2, 4, 4])] })
   await prune.semiStructured(model)
   t.equal(conv.weight.mask, null, 'criteria of rows leave convolutions alone')

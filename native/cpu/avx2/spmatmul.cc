@@ -1,7 +1,7 @@
 // Sparse weights on AVX2: pairs for few rows, panels or blocks for more.
 #include "../install.h"
 #include "qmatmul_simd.h"
-#include "../spmatmul_blocks.h"
+#include "../spconv_loops.h"
 #include "../spqmatmul_panels.h"
 
 namespace kerf::KERF_TARGET {
@@ -19,6 +19,7 @@ void install_spmatmul(Kernels& row) {
   install_form(row, kFormPanels, [](auto weight) { return panels_cell<decltype(weight)>("spmatmul_panels@" KERF_TARGET_NAME); });
   install_form(row, kFormPairs, [](auto weight) { return pairs_cell<decltype(weight)>("spmatmul_pairs@" KERF_TARGET_NAME); });
   install_form(row, kFormBlocks, [](auto weight) { return blocks_cell<decltype(weight)>("spmatmul_blocks@" KERF_TARGET_NAME); });
+  install_sparse_conv(row, "spconv2d@" KERF_TARGET_NAME);
   row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfPairs>("spqmatmul_panels@" KERF_TARGET_NAME);
 }
 

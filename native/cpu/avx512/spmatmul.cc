@@ -1,7 +1,7 @@
 // Sparse weights on AVX-512: tables or pairs for few rows, panels or blocks for more.
 #include "../install.h"
 #include "qmatmul_simd.h"
-#include "../spmatmul_blocks.h"
+#include "../spconv_loops.h"
 #include "../spqmatmul_panels.h"
 #include "spmatmul_tables.h"
 
@@ -21,6 +21,7 @@ void install_spmatmul(Kernels& row) {
   install_form(row, kFormTables, [](auto weight) { return tables_cell<decltype(weight)>("spmatmul_tables@" KERF_TARGET_NAME); });
   install_form(row, kFormPairs, [](auto weight) { return pairs_cell<decltype(weight)>("spmatmul_pairs@" KERF_TARGET_NAME); });
   install_form(row, kFormBlocks, [](auto weight) { return blocks_cell<decltype(weight)>("spmatmul_blocks@" KERF_TARGET_NAME); });
+  install_sparse_conv(row, "spconv2d@" KERF_TARGET_NAME);
   row.spqmatmul[kByteFormPanels] = byte_panels_cell<QuadUnitsOfPairs>("spqmatmul_panels@" KERF_TARGET_NAME);
 }
 
