@@ -1,7 +1,7 @@
 // The drivers sppack, spmatmul, spqmatmul and spconv2d: activations and patches times sparse weights.
 #include "../core/debug.h"
 #include "byte_product.h"
-#include "conv_shape.h"
+#include "../core/conv_shape.h"
 #include "ops.h"
 
 namespace kerf::ops {
