@@ -440,6 +440,7 @@ struct Kernels {
   WMatmulCell wmatmul;
   SparseCell<SparseProblem> spmatmul[kForms][3];  // dtype of W: float32, float16, bfloat16
   SparseCell<SparseBytesProblem> spqmatmul[kByteForms];
+  SparseConvCell spconv2d[3];  // dtype of x: float32, float16, bfloat16
   QuantizeCell quantize[kDTypes];  // dtype of a
   DequantizeCell dequantize[kDTypes];  // dtype of out
   FakeQuantizeCell fake_quantize[kDTypes];
@@ -482,7 +483,6 @@ struct Kernels {
 
   PeakCell fma_peak, bf16_dot_peak, int8_dot_peak;
   ReadCell read;
-  SparseConvCell spconv2d[3];  // dtype of x: float32, float16, bfloat16
 };
 
 }  // namespace kerf
