@@ -29,7 +29,7 @@ __global__ void convert(uint32_t n, Layout<2> layout, Anything out, Anything a) 
 }
 
 template <class T>
-__global__ void fill_with(uint32_t n, Layout<1> layout, T* out, T value) {
+__global__ void fill_with(uint32_t n, CU_GRID_CONSTANT Layout<1> layout, T* out, T value) {
   for (uint32_t i = first_element(); i < n; i += element_step()) {
     int64_t at[1];
     locate(layout, i, at);
@@ -43,7 +43,7 @@ struct Range {
   bool exact;
 };
 
-__global__ void count_up(uint32_t n, Layout<1> layout, Anything out, Range range) {
+__global__ void count_up(uint32_t n, CU_GRID_CONSTANT Layout<1> layout, Anything out, Range range) {
   for (uint32_t i = first_element(); i < n; i += element_step()) {
     int64_t at[1];
     locate(layout, i, at);
@@ -99,7 +99,7 @@ struct Normal {
 };
 
 template <class Make>
-__global__ void generate(uint32_t n, Layout<1> layout, Anything out, Make make) {
+__global__ void generate(uint32_t n, CU_GRID_CONSTANT Layout<1> layout, Anything out, Make make) {
   for (uint32_t i = first_element(); i < n; i += element_step()) {
     int64_t at[1];
     locate(layout, i, at);

@@ -1,9 +1,9 @@
 // Calls that recur with the same arguments, as CUDA graphs: one launch in place of many (docs/adr/0018).
 //
-// A driver's launches depend on its arguments alone, so that what it enqueued for them once is what it would enqueue again. The rule:
-// a call that launches kLeast kernels or more, none of which reports indices, is counted by its op, its views' places and its
-// numbers; the third one like it is captured, later ones launch the graph. kKept calls are remembered, those used last. A capture
-// that fails leaves nothing behind: the call runs as ever, and is not tried again.
+// A driver's launches depend on its arguments alone, so that what it enqueued for them once is what it would enqueue again. The
+// rule: a call that launches kLeast kernels or more, none of which reports indices, is counted by its op, its views' places and
+// its numbers; the third one like it is captured, later ones launch the graph. kKept calls are remembered, those used last. A
+// capture that fails leaves nothing behind: the call runs as ever, and is not tried again.
 #pragma once
 #include <list>
 

@@ -78,9 +78,10 @@ struct Extreme {
   }
 };
 
-// kept: out, a over the outputs; reduced: a alone.
+// kept: out, a over the outputs; reduced: a alone. CU_GRID_CONSTANT: else nvcc copies them to local memory.
 template <class Fold, class Out, class A>
-__global__ void reduce_rows(uint32_t outputs, uint32_t n, Layout<2> kept, Layout<1> reduced, Out out, A a, Fold how) {
+__global__ void reduce_rows(uint32_t outputs, uint32_t n, CU_GRID_CONSTANT Layout<2> kept, CU_GRID_CONSTANT Layout<1> reduced,
+                            Out out, A a, Fold how) {
   uint8_t* const slots = cu::shared_memory();
   for (uint32_t o = blockIdx.x; o < outputs; o += gridDim.x) {
     int64_t at[2];
@@ -97,7 +98,8 @@ __global__ void reduce_rows(uint32_t outputs, uint32_t n, Layout<2> kept, Layout
 }
 
 template <class Fold, class Out, class A>
-__global__ void reduce_columns(uint32_t outputs, uint32_t n, Layout<2> kept, Layout<1> reduced, Out out, A a, Fold how) {
+__global__ void reduce_columns(uint32_t outputs, uint32_t n, CU_GRID_CONSTANT Layout<2> kept, CU_GRID_CONSTANT Layout<1> reduced,
+                               Out out, A a, Fold how) {
   for (uint32_t o = first_element(); o < outputs; o += element_step()) {
     int64_t at[2];
     locate(kept, o, at);

@@ -150,7 +150,8 @@ struct Statistic {
 
 // loss = logsum - (1 - smoothing) logit[label] - smoothing / c sum(logits), relative to the row's maximum. logits: layout 0.
 template <class A>
-__global__ void cross_entropy_rows(Rows<1> r, A logits, Labels labels, Statistic loss, Statistic logsum, double smoothing) {
+__global__ void cross_entropy_rows(CU_GRID_CONSTANT Rows<1> r, A logits, Labels labels, Statistic loss, Statistic logsum,
+                                   double smoothing) {
   uint8_t* const slots = cu::shared_memory();
   for (uint32_t row = blockIdx.x; row < r.rows; row += gridDim.x) {
     int64_t at[1];

@@ -1,5 +1,5 @@
 // With `occupancy`: reads sm, threads, shared bytes and registers, prints how many blocks a multiprocessor holds. With `convolutions`:
-// prints what those of drivers/conv.cu are launched with. Else prints the table of products, and for each line of stdin (features tokens k type out weights sm multiprocessors) what
+// prints what those of drivers/conv.cu are launched with. With `fold`: the shared memory of reductions. Else prints the table of products, and for each line of stdin (features tokens k type out weights sm multiprocessors) what
 // is chosen, as JSON; the tests judge.
 #include "emulator/emulator.h"
 #include "native/cuda/matmul_table.h"
@@ -7,6 +7,7 @@
 #include <cstring>
 #include <iostream>
 
+#include "native/cuda/block.cuh"
 #include "native/cuda/conv.cuh"
 #include "native/cuda/conv_weight_grad.cuh"
 
@@ -34,6 +35,10 @@ int main(int count, char** arguments) {
     print_convolutions<cu::bf16>();
     print("conv", "f32", "f32", kSimtTile, kSimtTile, kSimtThreads, kConvSimtBytes);
     print("conv_grad", "f32", "f32", kSimtTile, kSimtTile, kSimtThreads, kSimtSplitBytes);
+    return 0;
+  }
+  if (count > 1 && strcmp(arguments[1], "fold") == 0) {
+    printf("%d\n", static_cast<int>(kFoldBytes));
     return 0;
   }
   if (count > 1) {

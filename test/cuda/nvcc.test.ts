@@ -53,6 +53,13 @@ function demangle(names: string[]): string[] {
     )
 }
 
+/** `reduce_rows` of a mangled name. */
+function templateNames(names: string[]): string[] {
+  const { stdout } = spawnSync('c++filt', { input: names.join('\n'), encoding: 'utf8' })
+  const lines = stdout.trim().split('\n')
+  return lines.map((line) => line.match(/^(?:void )?kerf::cuda::(\w+)/)?.[1] ?? line)
+}
+
 /** The name of the table (matmul_config.h) for a kernel's demangled one. */
 function configName(kernel: string): string {
   const types: Record<string, string> = { f16: 'f16', bf16: 'bf16', s8: 'i8', float: 'f32' }
@@ -158,6 +165,28 @@ async function checkBudget(
   if (process.env.KERF_UPDATE) writeFileSync(MANIFEST, `${JSON.stringify(manifest, null, 2)}\n`)
 }
 
+/** Compares registers of kernels of 256 threads with the manifest. */
+async function checkElements(t: Test, most: Map<string, number>, architecture: string): Promise<void> {
+  const program = await compile('config_check.cc', root, `config-${t.name.replace(/\W/g, '-')}`)
+  const threads = 256
+  const [shared] = spawnSync(program, ['fold'], { encoding: 'utf8', input: '' }).stdout.trim().split('\n').map(Number)
+  const input = [...most.values()].map((registers) => `${architecture} ${threads} ${shared} ${registers}`).join('\n')
+  const occupancy = spawnSync(program, ['occupancy'], { encoding: 'utf8', input }).stdout.trim().split('\n').map(Number)
+  ;[...most].forEach(([name, registers], i) => {
+    const blocks = occupancy[i] ?? 0
+    if (process.env.KERF_UPDATE) {
+      manifest[name] ??= { registers: {}, blocks: {}, threads, shared: shared ?? 0 }
+      manifest[name].registers[architecture] = registers
+      manifest[name].blocks[architecture] = blocks
+    }
+    const budget = manifest[name]
+    if (!t.ok(budget, `${name} stands in the manifest`) || !budget) return
+    t.ok(registers <= (budget.registers[architecture] ?? 0), `${name}: ${registers} registers`)
+    t.ok(blocks > 0 && blocks >= (budget.blocks[architecture] ?? 9), `${name}: ${blocks} blocks a multiprocessor`)
+  })
+  if (process.env.KERF_UPDATE) writeFileSync(MANIFEST, `${JSON.stringify(manifest, null, 2)}\n`)
+}
+
 const pick = (kernels: Kernel[], text: string) => kernels.filter((kernel) => kernel.name.includes(text)).map(histogram)
 
 // a 64 x 64 warp tile over 128 bytes of K: 4 x 8 products and 4 + 4 ldmatrix for each of 4 steps
@@ -167,11 +196,11 @@ for (const architecture of ['80', '120']) {
     checkCommon(t, built)
     await checkBudget(t, built, architecture)
     const large = pick(built.kernels, 'Li128ELi128ELi64ELi64ELi3E')
-    t.equal(large.length, 4)
+    t.equal(large.length, 6)
     for (const { HMMA = 0, IMMA = 0, LDSM, LDGSTS } of large)
       t.same({ products: HMMA + IMMA, LDSM, LDGSTS }, { products: 128, LDSM: 32, LDGSTS: 48 })
     const narrow = pick(built.kernels, 'Li128ELi16ELi32ELi16ELi4E')
-    t.equal(narrow.length, 4)
+    t.equal(narrow.length, 6)
     for (const { HMMA = 0, IMMA = 0, LDSM } of narrow)
       t.same({ products: HMMA + IMMA, LDSM }, { products: 16, LDSM: 12 })
     const simt = pick(built.kernels, 'matmul_simt')
@@ -229,7 +258,7 @@ t.test('sm_90a', { skip }, async (t) => {
   // the manifest's 168 registers are 65536 / 384 threads, rounded down to 8; setmaxnreg moves them at run time
   checkCommon(t, built)
   await checkBudget(t, built, '90a')
-  t.equal(built.kernels.length, 9)
+  t.equal(built.kernels.length, 10 + 3, 'dense and 2:4')
   for (const kernel of built.kernels) {
     const { HGMMA = 0, IGMMA = 0, UTMALDG = 0, USETMAXREG } = histogram(kernel)
     t.ok(HGMMA + IGMMA >= 4 && UTMALDG >= 2, 'products and copies')
@@ -237,6 +266,39 @@ t.test('sm_90a', { skip }, async (t) => {
     t.equal(USETMAXREG, 2)
   }
 })
+
+/**
+ * The kernels that drivers launch on elements, rows and columns: of a template's instances, the one with the most registers, by
+ * blocks of 256 threads.
+ */
+const drivers = [
+  'batch_norm',
+  'create',
+  'elementwise',
+  'index',
+  'optim',
+  'pooling',
+  'recurrent',
+  'reduce',
+  'resize',
+  'rows',
+]
+for (const file of drivers) {
+  t.test(`drivers/${file}.cu`, { skip }, async (t) => {
+    for (const architecture of ['80', '120']) {
+      const built = await build(`drivers/${file}.cu`, architecture)
+      checkCommon(t, built)
+      t.notMatch(built.said, /[1-9]\d* bytes stack frame/, 'no local memory')
+      const most = new Map<string, number>()
+      const names = templateNames(built.compiled.map(({ name }) => name))
+      built.compiled.forEach(({ registers }, i) => {
+        const name = `${file}: ${names[i]}`
+        most.set(name, Math.max(registers, most.get(name) ?? 0))
+      })
+      await checkElements(t, most, architecture)
+    }
+  })
+}
 
 /** 128 values that live across a barrier, in the 64 registers that 1024 threads leave each. */
 const SPILLS = `extern "C" __global__ void __launch_bounds__(1024) spills(float* p) {
