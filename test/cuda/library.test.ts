@@ -13,6 +13,11 @@ const skip =
   (!has('readelf') && 'skipped: no readelf')
 
 const MOST_BYTES = 1e7
+/**
+ * What `npm run build:cuda` makes is so many times as large: 4.92 MB, when sm_90's was 2.41. Far from six times: the runtimes (1 MB)
+ * and the kernels for wgmma are in both, and machine code of one kernel for several architectures is compressed together.
+ */
+const WHOLE = 4.92 / 2.41
 
 const whole = path.join(root, 'build-cuda', 'libkerf_cuda.so')
 const notBuilt = !existsSync(whole) && 'skipped: no build-cuda/ (npm run build:cuda)'
@@ -33,8 +38,7 @@ t.test('built, alone', { skip }, async (t) => {
 
   const library = path.join(folder, 'libkerf_cuda.so')
   const bytes = statSync(library).size
-  // about 1 MB of CUDA's and C++'s runtimes, and kernels for the six architectures of CMakeLists.txt and PTX
-  t.ok(1e6 + 7 * (bytes - 1e6) < MOST_BYTES, `${bytes} bytes`)
+  t.ok(bytes * WHOLE < MOST_BYTES, `${bytes} bytes`)
   const { text } = await run('readelf', ['-d', library])
   const needed = [...text.matchAll(/NEEDED.*\[(.*)\]/g)].map(([, name]) => name as string)
   t.same(
