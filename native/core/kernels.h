@@ -99,7 +99,7 @@ struct QMatmulProblem {
   const void* a;
   DType a_type;
   int64_t a_row, a_col;
-  bool reads_beyond;  // up to 64 bytes behind A may be read
+  bool reads_beyond = false;  // up to 64 bytes behind A may be read
   Quantize quantize;
   // One value, or one a row (a_step = 1). With per_tensor and per_row the cell finds them.
   const float* a_scale;
