@@ -25,16 +25,11 @@ Status for_units(Stream& stream, double unit_ns, int64_t m, int64_t n, Body body
 }
 
 float* floats(const View& v, int64_t at) { return static_cast<float*>(v.data) + at; }
-constexpr DType kFloat = DType::float32_;
-
 }  // namespace
 
 Status lstmGates(Stream& stream, View h, View c, OptView gates, View input, View recurrent, View cBefore) {
-  REQUIRE(h.rank == 2 && h.shape[1] > 0);
+  REQUIRE(is_lstm_step(h, c, gates, input, recurrent, cBefore));
   const int64_t m = h.shape[0], n = h.shape[1];
-  REQUIRE(is_rows(h, m, n, h.dtype) && is_rows(c, m, n, h.dtype) && is_rows(cBefore, m, n, h.dtype));
-  REQUIRE(is_rows(input, m, 4 * n, h.dtype) && is_rows(recurrent, m, 4 * n, kFloat));
-  REQUIRE(!present(gates) || is_rows(gates, m, 4 * n, kFloat));
   LstmCell cell = kernels().lstm[static_cast<int>(h.dtype)];
   if (!cell) return no_kernel("lstmGates", h.dtype);
   return for_units(stream, 5 * kFunction + 10 * kMove, m, n, [=](int64_t row) {
@@ -46,12 +41,8 @@ Status lstmGates(Stream& stream, View h, View c, OptView gates, View input, View
 
 Status lstmGatesGrad(Stream& stream, View dgates, View dc, View dh, View gradH, View gradC, View gates, View c,
                      View cBefore) {
-  REQUIRE(c.rank == 2 && c.shape[1] > 0);
+  REQUIRE(is_lstm_back(dgates, dc, dh, gradH, gradC, gates, c, cBefore));
   const int64_t m = c.shape[0], n = c.shape[1];
-  REQUIRE(is_rows(c, m, n, c.dtype) && is_rows(cBefore, m, n, c.dtype));
-  REQUIRE(is_rows(gradH, m, n, c.dtype) && is_rows(gradC, m, n, c.dtype));
-  REQUIRE(is_rows(dc, m, n, kFloat) && is_rows(dh, m, n, kFloat));
-  REQUIRE(is_rows(dgates, m, 4 * n, c.dtype) && is_rows(gates, m, 4 * n, kFloat));
   LstmGradCell cell = kernels().lstm_grad[static_cast<int>(c.dtype)];
   if (!cell) return no_kernel("lstmGatesGrad", c.dtype);
   return for_units(stream, kFunction + 15 * kMove, m, n, [=](int64_t row) {
@@ -62,11 +53,8 @@ Status lstmGatesGrad(Stream& stream, View dgates, View dc, View dh, View gradH, 
 }
 
 Status gruGates(Stream& stream, View h, OptView gates, View input, View recurrent, View hBefore) {
-  REQUIRE(h.rank == 2 && h.shape[1] > 0);
+  REQUIRE(is_gru_step(h, gates, input, recurrent, hBefore));
   const int64_t m = h.shape[0], n = h.shape[1];
-  REQUIRE(is_rows(h, m, n, h.dtype) && is_rows(hBefore, m, n, h.dtype));
-  REQUIRE(is_rows(input, m, 3 * n, h.dtype) && is_rows(recurrent, m, 3 * n, kFloat));
-  REQUIRE(!present(gates) || is_rows(gates, m, 4 * n, kFloat));
   GruCell cell = kernels().gru[static_cast<int>(h.dtype)];
   if (!cell) return no_kernel("gruGates", h.dtype);
   return for_units(stream, 3 * kFunction + 10 * kMove, m, n, [=](int64_t row) {
@@ -78,13 +66,9 @@ Status gruGates(Stream& stream, View h, OptView gates, View input, View recurren
 
 Status gruGatesGrad(Stream& stream, View dinput, View drecurrent, View direct, View dh, View grad, View gates,
                     View hBefore) {
-  REQUIRE(hBefore.rank == 2 && hBefore.shape[1] > 0);
+  REQUIRE(is_gru_back(dinput, drecurrent, direct, dh, grad, gates, hBefore));
   const int64_t m = hBefore.shape[0], n = hBefore.shape[1];
   const DType dtype = hBefore.dtype;
-  REQUIRE(is_rows(hBefore, m, n, dtype) && is_rows(grad, m, n, dtype));
-  REQUIRE(is_rows(direct, m, n, kFloat) && is_rows(dh, m, n, kFloat));
-  REQUIRE(is_rows(dinput, m, 3 * n, dtype) && is_rows(drecurrent, m, 3 * n, dtype));
-  REQUIRE(is_rows(gates, m, 4 * n, kFloat));
   GruGradCell cell = kernels().gru_grad[static_cast<int>(dtype)];
   if (!cell) return no_kernel("gruGatesGrad", dtype);
   return for_units(stream, 16 * kMove, m, n, [=](int64_t row) {

@@ -2,26 +2,8 @@
 // products in an order of its own, as vdpbf16ps does. A few rows, for which B's bytes are the limit, are left to vdpbf16ps, whose packed
 // B is the same.
 #include "../install.h"
-#include "../avx512/matmul_simd.h"
-
-namespace kerf::KERF_TARGET {
-
-struct Blocks {
-  static constexpr int kRows = 14;
-  static constexpr int64_t kBlock = 384;
-  static constexpr int64_t kBlock16 = 2048;
-  static constexpr int64_t kRowPanelsInBlock = 8;
-  static constexpr int64_t kPackedA = 700 << 10;
-  static constexpr int64_t kPrefetch = 512;
-  static constexpr double kFlopsPerNs = 115;
-  static constexpr const char* kNameF32 = nullptr;  // those cells stay the avx512 row's
-  static constexpr const char* kNameF16 = nullptr;
-  static constexpr const char* kNameBf16 = "matmul_bf16_32x32@" KERF_TARGET_NAME;
-};
-
-}  // namespace kerf::KERF_TARGET
-
 #include "../avx512_bf16/matmul_dot_bf16.h"
+
 #include "../conv_weight_grad.h"
 #include "tiles.h"
 
@@ -29,13 +11,16 @@ namespace kerf::KERF_TARGET {
 
 constexpr int64_t kFewRows = 2;
 
-struct MatmulAmxBf16 : MatmulDotBf16 {
+// At the rate that vdpbf16ps has on CPUs with AMX.
+struct FewRowsBf16 : MatmulDotBf16 {
+  static constexpr double kFlopsPerNs = 115;
+};
+
+struct MatmulAmxBf16 : OnTiles<MatmulDotBf16> {
   using Wide = MatmulAmxBf16;
-  using TileState = AmxState;
-  static constexpr int kTogether = W;
-  static constexpr int kRows = 2 * kTileRows;
   static constexpr int64_t kBlock = 256;
   static constexpr double kFlopsPerNs = 1400;
+  static constexpr const char* kName = "matmul_bf16_32x32@" KERF_TARGET_NAME;
 
   template <int c, int a, int b>
   KERF_INLINE void multiply_tiles() {
@@ -79,7 +64,7 @@ struct MatmulAmxBf16 : MatmulDotBf16 {
 };
 
 static bool run_bf16(const MatmulProblem& p) {
-  return p.m <= kFewRows ? run<MatmulDotBf16>(p) : run_tiles<MatmulAmxBf16>(p);
+  return p.m <= kFewRows ? run<FewRowsBf16>(p) : run_tiles<MatmulAmxBf16>(p);
 }
 
 void install_matmul(Kernels& row) {

@@ -1,21 +1,6 @@
 // int8 matmul on AMX, 32 x 32 a tile (tiles.h): tdpbusd, exact. A few rows are left to vpdpbusd, whose packed B is the same.
 #include "../install.h"
-#include "../avx512/qmatmul_simd.h"
-
-namespace kerf::KERF_TARGET {
-
-struct Blocks {
-  static constexpr int kRows = 14;
-  static constexpr int64_t kBlock = 768, kBlock16 = 2048;  // quads, as the other rows' units of k
-  static constexpr int64_t kRowPanelsInBlock = 16;
-  static constexpr int64_t kPackedA = 700 << 10;
-  static constexpr int64_t kPrefetch = 512;
-  static constexpr double kFlopsPerNs = 750;
-};
-
-KERF_INLINE vi dot_bytes(vi acc, vi a, vi b) { return _mm512_dpbusd_epi32(acc, a, b); }
-
-}  // namespace kerf::KERF_TARGET
+#include "../avx512_vnni/qmatmul_dot_bytes.h"
 
 #include "../qconv_loops.h"
 #include "../qmatmul_quads.h"
@@ -25,11 +10,8 @@ namespace kerf::KERF_TARGET {
 
 constexpr int64_t kFewRows = 4;
 
-struct MatmulAmxBytes : MatmulQuads {
+struct MatmulAmxBytes : OnTiles<MatmulQuads> {
   using Wide = MatmulAmxBytes;
-  using TileState = AmxState;
-  static constexpr int kTogether = W;
-  static constexpr int kRows = 2 * kTileRows;
   static constexpr int64_t kBlock = 512;
   static constexpr double kFlopsPerNs = 2400;
 

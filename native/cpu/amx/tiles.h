@@ -30,6 +30,14 @@ struct AmxState {
   AmxState& operator=(const AmxState&) = delete;
 };
 
+// A dtype of vectors that is multiplied on tiles; it gives multiply_tiles<c, a, b>(), and multiply() by amx_multiply.
+template <class T>
+struct OnTiles : T {
+  using TileState = AmxState;
+  static constexpr int kTogether = W;
+  static constexpr int kRows = 2 * kTileRows;
+};
+
 // The compiler does not know that tile instructions read memory.
 KERF_INLINE void memory_is_written() { asm volatile("" ::: "memory"); }
 

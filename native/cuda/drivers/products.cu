@@ -23,6 +23,12 @@ View matrix(void* data, DType dtype, int64_t rows, int64_t columns, int64_t row,
   return v;
 }
 
+// Elements of a row of k that begins, like the next, at whole 16 bytes. pack() makes such rows of b's columns, zeros behind them.
+int64_t padded_row(DType dtype, int64_t k) {
+  const int64_t unit = 16 / element_bytes(dtype);
+  return (k + unit - 1) / unit * unit;
+}
+
 // Copies rows to a pitch of `padded` elements, zeros beyond their own.
 Status pad_rows(Gpu& gpu, const View& v, int64_t padded, void* memory) {
   Status status;
@@ -98,7 +104,7 @@ Status run_kernel(Gpu& gpu, const Problem& p, DType out_type, void* out, Activat
 
 Status multiply(Gpu& gpu, const Problem& p) {
   const int64_t m = p.w.shape[0], n = p.x.shape[0], k = p.w.shape[1];
-  const int64_t unit = 16 / element_bytes(p.w.dtype), padded = (k + unit - 1) / unit * unit;
+  const int64_t padded = padded_row(p.w.dtype, k);
   if (m >= 1 << 30 || n >= 1 << 30 || padded >= 1 << 28) return too_many("matmul", m * n);
   const void *w, *x;
   Status status = as_rows(gpu, p.w, padded, p.packed, &w);
@@ -156,11 +162,6 @@ Status run_matmul(Gpu& gpu, const View& out, const View& a, const View& b, const
   }
   return Status{};
 }
-// What pack() makes of b [k, n]: its columns as rows, one after the other, padded with zeros to whole 16 bytes.
-int64_t packed_row(DType dtype, int64_t k) {
-  const int64_t unit = 16 / element_bytes(dtype);
-  return (k + unit - 1) / unit * unit;
-}
 
 }  // namespace
 
@@ -170,7 +171,7 @@ Status matmul(Gpu& gpu, View out, View a, View b, OptView bias, i64 activation) 
 
 Status matmulPacked(Gpu& gpu, View out, View a, View packed, OptView bias, i64 activation) {
   REQUIRE(out.rank >= 2 && a.rank == out.rank && is_floating(a.dtype));
-  const int64_t k = a.shape[a.rank - 1], n = out.shape[out.rank - 1], row = packed_row(a.dtype, k);
+  const int64_t k = a.shape[a.rank - 1], n = out.shape[out.rank - 1], row = padded_row(a.dtype, k);
   REQUIRE(holds_packed(packed, n * row * element_bytes(a.dtype)));
   View b = out;  // the same matrix for every batch
   b.data = packed.data;
@@ -184,7 +185,7 @@ Status matmulPacked(Gpu& gpu, View out, View a, View packed, OptView bias, i64 a
 
 Status pack(Gpu& gpu, View packed, View b) {
   if (!is_floating(b.dtype)) return no_kernel("pack", b.dtype);
-  const int64_t k = b.shape[0], n = b.shape[1], row = packed_row(b.dtype, k);
+  const int64_t k = b.shape[0], n = b.shape[1], row = padded_row(b.dtype, k);
   REQUIRE(b.rank == 2 && holds_packed(packed, n * row * element_bytes(b.dtype)));
   return pad_rows(gpu, matrix(b.data, b.dtype, n, k, b.stride[1], b.stride[0]), row, packed.data);
 }

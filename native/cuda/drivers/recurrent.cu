@@ -9,8 +9,6 @@ namespace cuda {
 namespace ops {
 namespace {
 
-constexpr DType kFloat = DType::float32_;
-
 // Calls launch(type, units in all, units of a row, grid, block).
 template <class Launch>
 Status for_units(Gpu& gpu, const char* op, DType dtype, int64_t m, int64_t n, Launch&& launch) {
@@ -28,11 +26,8 @@ Wide wide(const OptView& v) { return {present(v) ? v.data : nullptr}; }
 }  // namespace
 
 Status lstmGates(Gpu& gpu, View h, View c, OptView gates, View input, View recurrent, View cBefore) {
-  REQUIRE(h.rank == 2 && h.shape[1] > 0);
+  REQUIRE(is_lstm_step(h, c, gates, input, recurrent, cBefore));
   const int64_t m = h.shape[0], n = h.shape[1];
-  REQUIRE(is_rows(h, m, n, h.dtype) && is_rows(c, m, n, h.dtype) && is_rows(cBefore, m, n, h.dtype));
-  REQUIRE(is_rows(input, m, 4 * n, h.dtype) && is_rows(recurrent, m, 4 * n, kFloat));
-  REQUIRE(!present(gates) || is_rows(gates, m, 4 * n, kFloat));
   return for_units(gpu, "lstmGates", h.dtype, m, n, [&](auto type, uint32_t units, uint32_t row, dim3 grid, dim3 block) {
     using T = decltype(type);
     const T to_h{h.data}, to_c{c.data}, x{input.data}, before{cBefore.data};
@@ -42,12 +37,8 @@ Status lstmGates(Gpu& gpu, View h, View c, OptView gates, View input, View recur
 }
 
 Status lstmGatesGrad(Gpu& gpu, View dgates, View dc, View dh, View gradH, View gradC, View gates, View c, View cBefore) {
-  REQUIRE(c.rank == 2 && c.shape[1] > 0);
+  REQUIRE(is_lstm_back(dgates, dc, dh, gradH, gradC, gates, c, cBefore));
   const int64_t m = c.shape[0], n = c.shape[1];
-  REQUIRE(is_rows(c, m, n, c.dtype) && is_rows(cBefore, m, n, c.dtype));
-  REQUIRE(is_rows(gradH, m, n, c.dtype) && is_rows(gradC, m, n, c.dtype));
-  REQUIRE(is_rows(dc, m, n, kFloat) && is_rows(dh, m, n, kFloat));
-  REQUIRE(is_rows(dgates, m, 4 * n, c.dtype) && is_rows(gates, m, 4 * n, kFloat));
   return for_units(gpu, "lstmGatesGrad", c.dtype, m, n, [&](auto type, uint32_t units, uint32_t row, dim3 grid, dim3 block) {
     using T = decltype(type);
     const T to{dgates.data}, by_h{gradH.data}, by_c{gradC.data}, cell{c.data}, before{cBefore.data};
@@ -57,11 +48,8 @@ Status lstmGatesGrad(Gpu& gpu, View dgates, View dc, View dh, View gradH, View g
 }
 
 Status gruGates(Gpu& gpu, View h, OptView gates, View input, View recurrent, View hBefore) {
-  REQUIRE(h.rank == 2 && h.shape[1] > 0);
+  REQUIRE(is_gru_step(h, gates, input, recurrent, hBefore));
   const int64_t m = h.shape[0], n = h.shape[1];
-  REQUIRE(is_rows(h, m, n, h.dtype) && is_rows(hBefore, m, n, h.dtype));
-  REQUIRE(is_rows(input, m, 3 * n, h.dtype) && is_rows(recurrent, m, 3 * n, kFloat));
-  REQUIRE(!present(gates) || is_rows(gates, m, 4 * n, kFloat));
   return for_units(gpu, "gruGates", h.dtype, m, n, [&](auto type, uint32_t units, uint32_t row, dim3 grid, dim3 block) {
     using T = decltype(type);
     const T to{h.data}, x{input.data}, before{hBefore.data};
@@ -71,13 +59,9 @@ Status gruGates(Gpu& gpu, View h, OptView gates, View input, View recurrent, Vie
 }
 
 Status gruGatesGrad(Gpu& gpu, View dinput, View drecurrent, View direct, View dh, View grad, View gates, View hBefore) {
-  REQUIRE(hBefore.rank == 2 && hBefore.shape[1] > 0);
+  REQUIRE(is_gru_back(dinput, drecurrent, direct, dh, grad, gates, hBefore));
   const int64_t m = hBefore.shape[0], n = hBefore.shape[1];
   const DType dtype = hBefore.dtype;
-  REQUIRE(is_rows(hBefore, m, n, dtype) && is_rows(grad, m, n, dtype));
-  REQUIRE(is_rows(direct, m, n, kFloat) && is_rows(dh, m, n, kFloat));
-  REQUIRE(is_rows(dinput, m, 3 * n, dtype) && is_rows(drecurrent, m, 3 * n, dtype));
-  REQUIRE(is_rows(gates, m, 4 * n, kFloat));
   return for_units(gpu, "gruGatesGrad", dtype, m, n, [&](auto type, uint32_t units, uint32_t row, dim3 grid, dim3 block) {
     using T = decltype(type);
     const T to_input{dinput.data}, to_recurrent{drecurrent.data}, by{grad.data}, before{hBefore.data};
