@@ -10,20 +10,11 @@ import json
 
 import torch
 from torch.autograd.profiler import profile
-from torch_step import batches, labels_of, loss_of, nets
+from torch_step import batches, training
 
 
 def measure(name, shape, make):
-    model = make()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    x, labels = torch.rand(*shape), labels_of(shape[0])
-
-    def step():
-        loss = loss_of(model(x), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
+    model, optimizer, step = training(shape, make)
     for _ in range(3):
         step()
     with profile(profile_memory=True) as seen:
@@ -37,4 +28,4 @@ def measure(name, shape, make):
     return {"net": name, "batch": shape[0], "lasting": lasting, "step": most, "bytes": lasting + most}
 
 
-print(json.dumps([measure(name, shape, make) for name, shape, make in batches(nets)]))
+print(json.dumps([measure(name, shape, make) for name, shape, make in batches()]))

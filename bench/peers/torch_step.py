@@ -24,18 +24,15 @@ nets = {
 loss_of = nn.CrossEntropyLoss()
 
 
-def labels_of(batch):
-    return torch.arange(batch) % 10
-
-
-def batches(nets):
+def batches():
     return [(name, (batch, *shape), make) for name, (shape, sizes, make) in nets.items() for batch in sizes]
 
 
-def measure(name, shape, make):
+def training(shape, make):
+    """A network, its optimizer and a step of them."""
     model = make()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    x, labels = torch.rand(*shape), labels_of(shape[0])
+    x, labels = torch.rand(*shape), torch.arange(shape[0]) % 10
 
     def step():
         loss = loss_of(model(x), labels)
@@ -43,6 +40,11 @@ def measure(name, shape, make):
         loss.backward()
         optimizer.step()
 
+    return model, optimizer, step
+
+
+def measure(name, shape, make):
+    _, _, step = training(shape, make)
     for _ in range(20):
         step()
     bursts = []
@@ -56,5 +58,5 @@ def measure(name, shape, make):
 
 
 if __name__ == "__main__":
-    for name, shape, make in batches(nets):
+    for name, shape, make in batches():
         measure(name, shape, make)
