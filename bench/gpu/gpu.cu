@@ -80,7 +80,7 @@ static double microseconds(const Entry& entry, Shape s, int parts, const cudaDev
                {w.data + w_bytes / 16 * 16 * copy, reinterpret_cast<const float*>(scale.data), nullptr, 128},
                reinterpret_cast<const uint32_t*>(metadata.data),
                {parts_memory.data, reinterpret_cast<unsigned*>(arrived.data)},
-               nullptr, nullptr, nullptr, kerf::Activation::none, s.m, s.n, s.k, parts, card.multiProcessorCount};
+               nullptr, nullptr, nullptr, kerf::Activation::none, s.m, s.n, s.k, parts, card.multiProcessorCount, {}};
     cudaEventRecord(start);
     entry.launch(o);
     cudaEventRecord(end);

@@ -42,7 +42,7 @@ double check(Shape shape, const Entry& entry) {
   const int parts = entry.splits ? 3 : 1;
   const cases::Scratch scratch(shape.m, shape.n, entry.BM, entry.BN, parts);
   MatmulOperands o{p.w.data(), p.x.data(), p.out.data(), {}, nullptr, scratch.split(), p.weight_scale.data(),
-                   p.token_scale.data(), p.bias.data(), p.activation(), shape.m, shape.n, shape.k, parts, 3};
+                   p.token_scale.data(), p.bias.data(), p.activation(), shape.m, shape.n, shape.k, parts, 3, {}};
   auto run = [&] {
     entry.launch(o);
     target::wait();
@@ -85,7 +85,7 @@ inline std::vector<Entry> all() {
       P::launch(here, o);
     };
     entries.push_back({c, show(c), bytes_of(c.type), bytes_of(c.out), c.features, c.tokens, splits, launch,
-                       check<typename P::T, typename P::Out>});
+                       check<typename P::T, std::conditional_t<std::is_same_v<typename P::Out, AnyFormat>, float, typename P::Out>>});
   };
   each_dense(add);
   each_packed(add);

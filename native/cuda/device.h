@@ -140,6 +140,9 @@ CU_FUNCTION uint32_t fma2(bf16, uint32_t a, uint32_t b, uint32_t c) {
   return r;
 }
 
+// a b, rounded: never part of a fused multiply-add.
+CU_FUNCTION float multiply(float a, float b) { return __fmul_rn(a, b); }
+
 CU_FUNCTION float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 
 // Four of the eight bytes of `low` (0 to 3) and `high` (4 to 7): those that the nibbles of `selector` name.

@@ -55,28 +55,33 @@ struct Epilogue {
   typename Stored<Out>::Element* out;  // [n][m], row pitch m elements, 16-byte aligned
 };
 
+template <class Sum> struct FourOf { using type = float4; };
+template <> struct FourOf<int> { using type = int4; };
+
+// Four neighbours of a vector of `count`, 16-byte aligned, or `otherwise` where there is none. Indices are clamped, not predicated:
+// what is beyond the end is not stored.
+template <class T>
+CU_FUNCTION void load_terms(T (&to)[4], const T* from, T otherwise, int m, int count) {
+  using Four = typename FourOf<T>::type;
+  if (!from) {
+    to[0] = to[1] = to[2] = to[3] = otherwise;
+  } else if (count % 4 == 0) {
+    const Four v = cu::load_global(reinterpret_cast<const Four*>(from + (m < count ? m : count - 4)));
+    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; i++) to[i] = cu::load_global(from + (m + i < count ? m + i : count - 1));
+  }
+}
+
 // The scales and biases of four neighbouring output features, loaded once for all tokens.
 struct FeatureTerms {
   float scale[4], bias[4];
 
   template <class E>
   CU_FUNCTION FeatureTerms(const E& epilogue, int m, int count) {
-    load(scale, epilogue.weight_scale, 1.0f, m, count);
-    load(bias, epilogue.bias, 0.0f, m, count);
-  }
-
- private:
-  // Indices are clamped, not predicated: what is beyond the end is not stored.
-  CU_FUNCTION static void load(float (&to)[4], const float* from, float otherwise, int m, int count) {
-    if (!from) {
-      to[0] = to[1] = to[2] = to[3] = otherwise;
-    } else if (count % 4 == 0) {
-      const float4 v = cu::load_global(reinterpret_cast<const float4*>(from + (m < count ? m : count - 4)));
-      to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; i++) to[i] = cu::load_global(from + (m + i < count ? m + i : count - 1));
-    }
+    load_terms(scale, epilogue.weight_scale, 1.0f, m, count);
+    load_terms(bias, epilogue.bias, 0.0f, m, count);
   }
 };
 
@@ -98,9 +103,6 @@ CU_FUNCTION void store_four(const E& epilogue, const FeatureTerms& terms, const 
   for (int i = 0; i < 4; i++)
     if (m + i < M) cu::store_global(row + i, S::one(v[i]));
 }
-
-template <class Sum> struct FourOf { using type = float4; };
-template <> struct FourOf<int> { using type = int4; };
 
 // The tile of sums [BN][BM] that a block of tensor-core fragments leaves in shared memory, and its way out. The pitch
 // of BM + 4 words spreads the four token pairs of a fragment over all banks: no conflicts either way.

@@ -18,7 +18,7 @@ inline const char* name_of(MatmulKind kind) {
   return names[static_cast<int>(kind)];
 }
 
-// A compiled kernel. `type` and `out`: short dtypes. shared_bytes and threads are what it is launched with.
+// A compiled kernel. `type` and `out`: short dtypes, `any` for whichever float dtype (and of bytes int32, int8, uint8). shared_bytes and threads are what it is launched with.
 struct MatmulConfig {
   MatmulKind kind;
   const char* type;
@@ -57,10 +57,10 @@ struct MatmulChoice {
 };
 
 inline bool same(const char* a, const char* b) { return strcmp(a, b) == 0; }
-inline int bytes_of(const char* type) { return same(type, "f32") ? 4 : same(type, "i8") ? 1 : 2; }
+inline int bytes_of(const char* type) { return same(type, "f32") || same(type, "any") ? 4 : same(type, "i8") ? 1 : 2; }
 
 inline bool fits(const MatmulConfig& c, const MatmulDesc& d) {
-  if (!same(c.type, d.type) || !same(c.out, d.out)) return false;
+  if (!same(c.type, d.type) || !(same(c.out, d.out) || same(c.out, "any"))) return false;
   // rows begin at 16 bytes; of TMA's kept values too
   const int64_t row_bytes = d.k * bytes_of(d.type);
   if (row_bytes % (c.kind == MatmulKind::wgmma_sparse ? 32 : 16)) return false;

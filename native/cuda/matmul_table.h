@@ -4,6 +4,7 @@
 //   on.template enqueue<kernel>(grid, threads, shared_bytes, arguments...)
 //   on.tensor_map(base, rows, row_bytes, box_rows, element_bytes)      a cu::TensorMap
 #pragma once
+#include "any_epilogue.h"
 #include "matmul_config.h"
 #include "matmul_packed.cuh"
 #include "matmul_simt.cuh"
@@ -16,6 +17,7 @@ template <class T> struct ShortName { static constexpr const char* value = "f32"
 template <> struct ShortName<cu::f16> { static constexpr const char* value = "f16"; };
 template <> struct ShortName<cu::bf16> { static constexpr const char* value = "bf16"; };
 template <> struct ShortName<cu::s8> { static constexpr const char* value = "i8"; };
+template <> struct ShortName<AnyFormat> { static constexpr const char* value = "any"; };
 
 // out [N][M] of x [N][K] and weights [M][K]; pointers that a kind does not use are null.
 struct MatmulOperands {
@@ -27,10 +29,14 @@ struct MatmulOperands {
   const float *weight_scale, *token_scale, *bias;
   Activation activation;
   int M, N, K, parts, multiprocessors;
+  ByteSums bytes;
 
   template <class Out>
   Epilogue<Out> epilogue() const {
-    return {weight_scale, token_scale, bias, activation, static_cast<typename Stored<Out>::Element*>(out)};
+    if constexpr (std::is_same_v<Out, AnyFormat>)
+      return {weight_scale, token_scale, bias, activation, out, bytes};
+    else
+      return {weight_scale, token_scale, bias, activation, static_cast<typename Stored<Out>::Element*>(out)};
   }
 };
 
@@ -144,9 +150,10 @@ void each_dense(Visit visit) {
 // of packed ones,
 template <class Visit>
 void each_packed(Visit visit) {
-#define KERF_CODES(Codes, T, BM, BN, WM, WN, STAGES) visit(PackedProduct<PackedConfig<Codes<T>, BM, BN, WM, WN, STAGES>, T>{});
-#define KERF_KEPT(T, BM, BN, WM, WN, STAGES, Out) \
-  visit(PackedProduct<PackedConfig<Kept2of4<T>, BM, BN, WM, WN, STAGES>, Out>{});
+#define KERF_CODES(Codes, T, BM, BN, WM, WN, STAGES) \
+  visit(PackedProduct<PackedConfig<Codes<T>, BM, BN, WM, WN, STAGES>, AnyFormat>{});
+#define KERF_KEPT(T, BM, BN, WM, WN, STAGES) \
+  visit(PackedProduct<PackedConfig<Kept2of4<T>, BM, BN, WM, WN, STAGES>, AnyFormat>{});
 #include "matmul.def"
 }
 
@@ -158,7 +165,7 @@ void each_wgmma(Visit visit) {
 }
 template <class Visit>
 void each_wgmma_sparse(Visit visit) {
-#define KERF_WGMMA_SPARSE(T, STAGES, Out) visit(WgmmaSparseProduct<WgmmaSparseConfig<T, STAGES>, Out>{});
+#define KERF_WGMMA_SPARSE(T, STAGES) visit(WgmmaSparseProduct<WgmmaSparseConfig<T, STAGES>, AnyFormat>{});
 #include "matmul.def"
 }
 

@@ -1,9 +1,11 @@
-// Puts weights in the order of packed_weights.h, on the host; plain C++. Sizes: M features, K inputs; a unit is 16
+// Puts weights in the order of packed_weights.h: where each byte comes from, and on the host all of it; plain C++. Sizes: M features, K inputs; a unit is 16
 // features by 128 bytes of an activation row, what lies beyond M and K is padded with weights that count as zero.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+#include "../core/elem.h"
 
 namespace kerf {
 namespace cuda {
@@ -23,32 +25,37 @@ constexpr int64_t packed_kept_bytes(int64_t M, int64_t K, int bytes) {
   return rounded_up(M, 16) / 16 * steps_of(K, bytes) * kept_unit_bytes(bytes);
 }
 
-// Codes as wpack takes them: [M][K] bytes, or [M][ceil(K / 2)] with two a byte, the lower half first; two's complement
-// if is_signed. Packed they are unsigned.
-inline void pack_codes(uint8_t* to, const uint8_t* codes, int64_t M, int64_t K, int bits, bool is_signed) {
-  const int64_t steps = steps_of(K, 2), unit_bytes = code_unit_bytes(bits);
-  const int middle = bits == 8 ? 128 : 8;
-  auto code = [&](int64_t m, int64_t k) {
-    if (m >= M || k >= K) return middle;
-    const int raw = bits == 8 ? codes[m * K + k] : codes[m * ((K + 1) / 2) + k / 2] >> (k % 2 * 4) & 15;
-    return is_signed ? raw ^ middle : raw;
+// Byte `at` of a unit of codes: code(row, k) answers the unsigned code of one of its 16 features and of its 64 of K.
+template <class Code>
+KERF_INLINE uint8_t codes_byte(int bits, int at, Code code) {
+  const int half = bits == 8 ? 512 : 256, lane_bytes = half / 32, product_bytes = lane_bytes / 2;
+  const int lane = at % half / lane_bytes, product = at / half * 2 + at % lane_bytes / product_bytes;  // 16 of K each
+  // Number i of the eight that a lane brings: two in each of four registers.
+  const auto number = [&](int i) {
+    return code(lane / 4 + i / 2 % 2 * 8, product * 16 + lane % 4 * 2 + i / 4 * 8 + i % 2);
   };
-  memset(to, 0, static_cast<size_t>(packed_codes_bytes(M, K, bits)));
+  if (bits == 8) return static_cast<uint8_t>(number(at % 8));
+  const int first = at % 4 * 2, second = first + 1;  // nibbles i and i + 4 of a word are register i's
+  return static_cast<uint8_t>(number(first % 4 * 2 + first / 4) | number(second % 4 * 2 + second / 4) << 4);
+}
+
+// The code number k of row m as wpack takes them, [M][K] bytes or [M][ceil(K / 2)] with two a byte, the lower half first; two's
+// complement if is_signed. Packed they are unsigned.
+KERF_INLINE int code_of(uint8_t byte, int64_t k, int bits, bool is_signed) {
+  const int raw = bits == 8 ? byte : byte >> (k % 2 * 4) & 15;
+  return is_signed ? raw ^ (bits == 8 ? 128 : 8) : raw;
+}
+
+inline void pack_codes(uint8_t* to, const uint8_t* codes, int64_t M, int64_t K, int bits, bool is_signed) {
+  const int64_t steps = steps_of(K, 2), unit_bytes = code_unit_bytes(bits), pitch = bits == 8 ? K : (K + 1) / 2;
   for (int64_t block = 0; block * 16 < M; block++)
     for (int64_t step = 0; step < steps; step++, to += unit_bytes)
-      for (int product = 0; product < 4; product++)  // 16 of K each
-        for (int lane = 0; lane < 32; lane++)
-          for (int i = 0; i < 8; i++) {  // two in each of four registers
-            const int64_t m = block * 16 + lane / 4 + i / 2 % 2 * 8;
-            const int64_t k = step * 64 + product * 16 + lane % 4 * 2 + i / 4 * 8 + i % 2;
-            if (bits == 8) {
-              to[product / 2 * 512 + lane * 16 + product % 2 * 8 + i] = static_cast<uint8_t>(code(m, k));
-            } else {
-              const int nibble = i / 2 + i % 2 * 4;
-              to[product / 2 * 256 + lane * 8 + product % 2 * 4 + nibble / 2] |=
-                  static_cast<uint8_t>(code(m, k) << (nibble % 2 * 4));
-            }
-          }
+      for (int at = 0; at < unit_bytes; at++)
+        to[at] = codes_byte(bits, at, [&](int row, int of_step) {
+          const int64_t m = block * 16 + row, k = step * 64 + of_step;
+          if (m >= M || k >= K) return bits == 8 ? 128 : 8;
+          return code_of(codes[m * pitch + (bits == 8 ? k : k / 2)], k, bits, is_signed);
+        });
 }
 
 // From [M][groups] to [groups][M rounded up to 16]. zero_to: unsigned codes; null if zero is.

@@ -48,7 +48,7 @@ CU_FUNCTION void store_split(const uint8_t* tile, unsigned* flag, const Split& s
   }
   cu::sync_threads();
   if (cu::load_shared(flag) != gridDim.z - 1) return;
-  const FeatureTerms terms(epilogue, m0 + column, M);
+  const typename E::Terms terms(epilogue, m0 + column, M);
   for (int row = thread / Tile::kLanesOfRow; row < Tile::kRows && n0 + row < N; row += Tile::kRowsAtOnce) {
     Sum sum[4] = {};
     for (int part = 0; part < static_cast<int>(gridDim.z); part++) {

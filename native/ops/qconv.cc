@@ -1,8 +1,9 @@
 // The driver qconv2d.
+#include "../core/byte_contracts.h"
 #include "../core/conv_shape.h"
 #include "../core/debug.h"
-#include "byte_product.h"
 #include "ops.h"
+#include "targets.h"
 
 namespace kerf::ops {
 

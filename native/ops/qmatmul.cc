@@ -1,9 +1,10 @@
 // The drivers qpack and qmatmul: one product of two axes each; lib/ops/qmatmul.ts has folded batches into rows.
 #include <cstdint>
 
+#include "../core/byte_contracts.h"
 #include "../core/debug.h"
-#include "byte_product.h"
 #include "ops.h"
+#include "targets.h"
 
 namespace kerf::ops {
 namespace {
@@ -34,14 +35,8 @@ Status qmatmul(Stream& stream, View out, View a, i64 quantize, OptView a_scale, 
   if (!described.ok()) return described;
   REQUIRE(holds_packed(packed, cell.packed_bytes(p.k, p.n)));
   p.packed = packed.data;
-  REQUIRE(whole(b_zero, DType::int32_, p.n));
-  p.b_zero = data_of<int32_t>(b_zero);
-  p.b_zero_step = present(b_zero) ? step_of(b_zero, p.n) : 0;
-  const bool requantizes = out.dtype == DType::int8_ || out.dtype == DType::uint8_;
-  REQUIRE(!requantizes || present(out_scale));
-  REQUIRE(whole(out_scale, DType::float32_, 1) && whole(out_zero, DType::int32_, 1));
-  p.c_scale = data_of<float>(out_scale);
-  p.c_zero = data_of<int32_t>(out_zero);
+  const Status zeros = describe_zeros(p, b_zero, out_scale, out_zero);
+  if (!zeros.ok()) return zeros;
   const double m = static_cast<double>(p.m), n = static_cast<double>(p.n), k = static_cast<double>(p.k);
   const double ns = 200 + 2 * m * n * k / 700 + (k * n + m * k * static_cast<double>(element_bytes(a.dtype)) + m * n * 4) / 40;
   return stream.run(ns, [cell, p] {

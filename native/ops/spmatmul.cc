@@ -1,8 +1,9 @@
 // The drivers sppack, spmatmul, spqmatmul and spconv2d: activations and patches times sparse weights.
+#include "../core/byte_contracts.h"
 #include "../core/debug.h"
-#include "byte_product.h"
 #include "../core/conv_shape.h"
 #include "ops.h"
+#include "targets.h"
 
 namespace kerf::ops {
 namespace {

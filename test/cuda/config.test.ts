@@ -73,12 +73,12 @@ t.test('configs and choices', { skip: noEmulator }, async (t) => {
   const one = (...desc: (string | number)[]) => choose([desc])[0] as Choice
   t.equal(one(8192, 8192, 8192, 'bf16', 'bf16', 'dense', 90, 132).choice, 'wgmma_bf16_bf16_128x256')
   t.equal(one(8192, 8192, 8192, 'bf16', 'bf16', 'dense', 80, 108).choice, 'mma_bf16_bf16_128x128')
-  t.equal(one(8192, 8192, 8192, 'i8', 'f32', 'kept', 90, 132).choice, 'wgmma_sparse_i8_f32_128x128')
+  t.equal(one(8192, 8192, 8192, 'i8', 'f32', 'kept', 90, 132).choice, 'wgmma_sparse_i8_any_128x128')
   t.equal(one(8192, 8192, 8192, 'f32', 'f32', 'dense', 90, 132).choice, 'simt_f32_f32_128x128')
   const token = one(4096, 1, 4096, 'f16', 'f16', 'dense', 90, 132)
   t.equal(token.choice, 'split_f16_f16_128x8')
   t.ok(token.parts > 4, 'one token: K is split to fill the GPU')
-  t.equal(one(4096, 8, 4096, 'f16', 'f16', 'codes4', 90, 132).choice, 'codes4_f16_f16_128x8')
+  t.equal(one(4096, 8, 4096, 'f16', 'f16', 'codes4', 90, 132).choice, 'codes4_f16_any_128x8')
   t.equal(one(100, 4, 7, 'f16', 'f16', 'dense', 90, 132).choice, '', 'rows of 14 bytes: no kernel')
 
   // sm, threads, shared bytes, registers: limited by threads, registers, shared memory; and what does not fit

@@ -39,7 +39,8 @@ struct MatmulKernels {
   }
 };
 
-// In a file that is compiled for sm_90a alone.
+// In files of their own: nvcc takes its time, and the second is compiled for sm_90a alone.
+void add_packed(MatmulKernels& kernels);
 void add_wgmma(MatmulKernels& kernels);
 
 }  // namespace cuda

@@ -1,4 +1,5 @@
 // The products compiled for every GPU since sm_80: float32 on ordinary cores, 16-bit floats and int8 by mma.sync.
+#include "../any_epilogue.h"
 #include "../matmul_mma.cuh"
 #include "../matmul_simt.cuh"
 

@@ -5,7 +5,9 @@ namespace kerf {
 namespace cuda {
 
 void add_wgmma(MatmulKernels& kernels) {
-  each_wgmma([&](auto product) { kernels.add(product); });
+  const auto add = [&](auto product) { kernels.add(product); };
+  each_wgmma(add);
+  each_wgmma_sparse(add);
 }
 
 }  // namespace cuda

@@ -32,6 +32,8 @@ uint32_t fma2(T, uint32_t a, uint32_t b, uint32_t c) {
   return pack2(T{}, one(0), one(16));
 }
 
+inline float multiply(float a, float b) { return a * b; }
+
 inline float float_of_bits(uint32_t bits) {
   float value;
   memcpy(&value, &bits, 4);

@@ -1,9 +1,9 @@
-// What the drivers of products of bytes check and describe alike: qmatmul and spqmatmul.
+// What products of bytes ask of their views, on the CPU and on a GPU alike, and the problem that the views describe.
 #pragma once
-#include "../core/status.h"
-#include "targets.h"
+#include "kernels.h"
+#include "status.h"
 
-namespace kerf::ops {
+namespace kerf {
 
 // One value or `n` of them: the step from one to the next, or -1 for neither.
 static inline int64_t step_of(const View& v, int64_t n) {
@@ -68,4 +68,17 @@ static inline Status describe_product(QMatmulProblem& p, const View& out, const 
   return Status{};
 }
 
-}  // namespace kerf::ops
+// What only qmatmul has: a zero point of B and, for bytes, the result's scale and zero point.
+static inline Status describe_zeros(QMatmulProblem& p, const OptView& b_zero, const OptView& out_scale, const OptView& out_zero) {
+  REQUIRE(whole(b_zero, DType::int32_, p.n));
+  p.b_zero = data_of<int32_t>(b_zero);
+  p.b_zero_step = present(b_zero) ? step_of(b_zero, p.n) : 0;
+  const bool requantizes = p.c_type == DType::int8_ || p.c_type == DType::uint8_;
+  REQUIRE(!requantizes || present(out_scale));
+  REQUIRE(whole(out_scale, DType::float32_, 1) && whole(out_zero, DType::int32_, 1));
+  p.c_scale = data_of<float>(out_scale);
+  p.c_zero = data_of<int32_t>(out_zero);
+  return Status{};
+}
+
+}  // namespace kerf

@@ -1,0 +1,71 @@
+// Rows as products of bytes read them: int8, K padded with zeros to whole chunks of 16, from floats that are quantized on the way or
+// from bytes. uint8 becomes int8, 128 less.
+#pragma once
+#include "block.cuh"
+
+namespace kerf {
+namespace cuda {
+
+struct ByteRows {
+  Anything a;           // element [row][k] at row * row_step + k * k_step
+  int64_t row_step, k_step;
+  uint32_t rows, k, padded;
+  Quantize quantize;    // none, to_uint8 or to_int8
+  const float* scale;   // one value, or one a row
+  const int32_t* zero;  // null: 0
+  bool one_scale;
+  const float* multiplier;  // [k]: a is multiplied by it first; or null
+  uint8_t* out;             // [rows][padded]
+  int32_t* sums;            // of the bytes of each row; or null
+};
+
+// clip(rint(a / scale) + zero, low, high); NaN is the lowest. As cpu/quantize_loops.h has it.
+CU_FUNCTION int32_t quantized(float a, float scale, int32_t zero, float low, float high) {
+  const float z = static_cast<float>(zero), q = a / scale;
+  const float raised = q > low - z ? q : low - z;
+  return static_cast<int32_t>(rintf(raised < high - z ? raised : high - z)) + zero;
+}
+
+struct AddInts { CU_FUNCTION int operator()(int a, int b) const { return a + b; } };
+
+// A block a row; each thread makes words of four neighbours. Shared memory: kFoldBytes.
+__global__ void byte_rows(ByteRows r) {
+  const bool is_signed = r.quantize == Quantize::none ? r.a.dtype == DType::int8_ : r.quantize == Quantize::to_int8;
+  const int flip = is_signed ? 0 : 128;
+  const float low = is_signed ? -128.0f : 0.0f, high = is_signed ? 127.0f : 255.0f;
+  for (uint32_t row = blockIdx.x; row < r.rows; row += gridDim.x) {
+    const int64_t first = row * r.row_step;
+    float scale = 1.0f;
+    int32_t zero = 0;
+    if (r.quantize != Quantize::none) {
+      scale = cu::load_global(r.scale + (r.one_scale ? 0 : row));
+      if (r.zero) zero = cu::load_global(r.zero + (r.one_scale ? 0 : row));
+    }
+    int sum = 0;
+    for (uint32_t p = threadIdx.x * 4; p < r.padded; p += blockDim.x * 4) {
+      uint32_t word = 0;
+#pragma unroll
+      for (uint32_t i = 0; i < 4; i++) {
+        if (p + i >= r.k) break;
+        const int64_t at = first + (p + i) * r.k_step;
+        int32_t value;
+        if (r.quantize == Quantize::none) {
+          value = static_cast<int32_t>(r.a.get_integer(at));
+        } else {
+          const float x = r.a.get_float(at);
+          value = quantized(r.multiplier ? cu::multiply(x, cu::load_global(r.multiplier + p + i)) : x, scale, zero, low, high);
+        }
+        value -= flip;
+        sum += value;
+        word |= static_cast<uint32_t>(value & 255) << (8 * i);
+      }
+      cu::store_global(reinterpret_cast<uint32_t*>(r.out + static_cast<size_t>(row) * r.padded + p), word);
+    }
+    if (!r.sums) continue;
+    sum = fold(sum, cu::shared_memory(), AddInts());
+    if (threadIdx.x == 0) cu::store_global(r.sums + row, sum);
+  }
+}
+
+}  // namespace cuda
+}  // namespace kerf

@@ -1,0 +1,64 @@
+// What the drivers of products do the same way: rows as kernels read them, the choice and launch of one, and where its result goes.
+#pragma once
+#include "activate.h"
+#include "matmul_kernels.h"
+
+namespace kerf {
+namespace cuda {
+namespace ops {
+
+inline bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+// Strides in elements.
+inline View matrix(void* data, DType dtype, int64_t rows, int64_t columns, int64_t row, int64_t column) {
+  View v{};
+  v.data = data;
+  v.dtype = dtype;
+  v.rank = 2;
+  v.shape[0] = rows;
+  v.shape[1] = columns;
+  v.stride[0] = row;
+  v.stride[1] = column;
+  return v;
+}
+// Elements of a row of k that begins, like the next, at whole 16 bytes.
+inline int64_t padded_row(DType dtype, int64_t k) {
+  const int64_t unit = 16 / element_bytes(dtype);
+  return (k + unit - 1) / unit * unit;
+}
+inline bool countable_product(int64_t features, int64_t tokens, int64_t k) {
+  return features < 1 << 30 && tokens < 1 << 30 && k < 1 << 28;
+}
+
+// The rows as a kernel reads them, pitch `padded` elements: `v` itself where it lies so (packed rows do: their padding is zeros),
+// else a copy, zeros beyond its own elements.
+Status as_rows(Gpu& gpu, const View& v, int64_t padded, bool packed, const void** rows);
+// `v` or, where it does not begin at 16 bytes, a copy that does; null stays null. Of contiguous elements of 4 bytes.
+Status as_vector(Gpu& gpu, const OptView& v, const void** vector);
+
+// Launches what choose() (matmul_config.h) says for the product and the GPU. `type` and `out`: short dtypes. The operands' split,
+// parts and multiprocessors are found here.
+Status run_product(Gpu& gpu, const char* op, MatmulWeights weights, const char* type, const char* out, MatmulOperands& operands);
+
+// Calls body(result, activation) with what a kernel can store to: `out` itself where it is contiguous, aligned and of a dtype in
+// which the activation can follow, else scratch memory; then does what the kernel could not.
+template <class Body>
+Status with_result(Gpu& gpu, const View& out, Activation activation, Body&& body) {
+  const bool fused = is_fused(activation);
+  View result = out;
+  const bool direct = contiguous(out) && aligned16(out.data) && (fused || out.dtype == DType::float32_);
+  Status status;
+  if (!direct) {
+    const DType type = fused ? out.dtype : DType::float32_;
+    void* memory;
+    status = gpu.scratch(static_cast<size_t>(count(out) * element_bytes(type)), &memory);
+    if (!status.ok()) return status;
+    result = contiguous_view(memory, type, out);
+  }
+  status = body(result, fused ? activation : Activation::none);
+  if (status.ok() && !fused) status = activate(gpu, activation, result);
+  return status.ok() && !direct ? copy(gpu, out, result) : status;
+}
+
+}  // namespace ops
+}  // namespace cuda
+}  // namespace kerf
