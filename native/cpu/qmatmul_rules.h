@@ -227,7 +227,7 @@ struct Int8Rules {
     } else {
       for (int64_t q = 0; q < k; q++) {
         const float x = one(a[q * p.a_col]) * (multiplier ? multiplier[q] : 1.0f);
-        out[q] = static_cast<uint8_t>(static_cast<int32_t>(quantized_one(x, scale, zero, low, high)) + zero);
+        out[q] = static_cast<uint8_t>(static_cast<int32_t>(quantized(x, scale, zero, low, high)) + zero);
       }
     }
     if (is_signed)

@@ -66,14 +66,6 @@ static void quantize_row(int64_t n, uint8_t* out, const T* a, const float* multi
   run(n, out, a, multiplier, one, zero);
 }
 
-// One element with a scale and a zero point of its own. The division is the scalar one; float32 all the way. Adding 0
-// makes a 0 of -0: integers have but one.
-KERF_INLINE float quantized_one(float a, float scale, int32_t zero, float low, float high) {
-  const float z = static_cast<float>(zero), q = a / scale;
-  const float raised = q > low - z ? q : low - z;  // NaN: the lowest
-  return __builtin_nearbyintf(raised < high - z ? raised : high - z) + 0.0f;
-}
-
 template <class T>
 static void quantize(int64_t n, void* out, const QuantizeRun& r) {
   const T* a = static_cast<const T*>(r.a);
@@ -83,7 +75,7 @@ static void quantize(int64_t n, void* out, const QuantizeRun& r) {
     return quantize_row(n, to, a, nullptr, *r.scale, r.zero ? *r.zero : 0, r.low, r.high);
   for (int64_t i = 0; i < n; i++) {
     const int32_t zero = r.zero ? r.zero[i * r.stride_zero] : 0;
-    const float q = quantized_one(one(a[i * r.stride_a]), r.scale[i * r.stride_scale], zero, r.low, r.high);
+    const float q = quantized(one(a[i * r.stride_a]), r.scale[i * r.stride_scale], zero, r.low, r.high);
     to[i] = static_cast<uint8_t>(static_cast<int32_t>(q) + zero);
   }
 }
@@ -98,14 +90,14 @@ static void fake_quantize(int64_t n, void* out, const QuantizeRun& r) {
     for_vectors(n, [&](int64_t i, auto lanes) {
       const vf x = get(a + i, lanes);
       const vf q = one.by_reciprocal ? quotient<true>(one, x) : quotient<false>(one, x);
-      put(to + i, mul(add(round(q), set1(0.0f)), one.scale), lanes);  // as in quantized_one
+      put(to + i, mul(add(round(q), set1(0.0f)), one.scale), lanes);  // as in quantized()
     });
     return;
   }
   for (int64_t i = 0; i < n; i++) {
     const float scale = r.scale[i * r.stride_scale];
     const int32_t zero = r.zero ? r.zero[i * r.stride_zero] : 0;
-    put_one(to + i, quantized_one(one(a[i * r.stride_a]), scale, zero, r.low, r.high) * scale);
+    put_one(to + i, quantized(one(a[i * r.stride_a]), scale, zero, r.low, r.high) * scale);
   }
 }
 
@@ -115,9 +107,9 @@ static void fake_quantize_grad(int64_t n, void* out, const void* grad, int64_t s
   const T *a = static_cast<const T*>(r.a), *g = static_cast<const T*>(grad);
   T* to = static_cast<T*>(out);
   for (int64_t i = 0; i < n; i++) {
-    const float zero = static_cast<float>(r.zero ? r.zero[i * r.stride_zero] : 0);
-    const float q = __builtin_nearbyintf(one(a[i * r.stride_a]) / r.scale[i * r.stride_scale]) + zero;
-    put_one(to + i, q >= r.low && q <= r.high ? one(g[i * stride_grad]) : 0.0f);
+    const int32_t zero = r.zero ? r.zero[i * r.stride_zero] : 0;
+    const bool kept = is_kept(one(a[i * r.stride_a]), r.scale[i * r.stride_scale], zero, r.low, r.high);
+    put_one(to + i, kept ? one(g[i * stride_grad]) : 0.0f);
   }
 }
 
@@ -150,9 +142,8 @@ static void dequantize(int64_t n, void* out, DType a_type, const QuantizeRun& r)
     return;
   }
   for (int64_t i = 0; i < n; i++) {
-    const uint32_t zero = static_cast<uint32_t>(r.zero ? r.zero[i * r.stride_zero] : 0);
-    const uint32_t x = static_cast<uint32_t>(integer(a_type, r.a, i * r.stride_a)) - zero;
-    put_one(to + i, static_cast<float>(static_cast<int32_t>(x)) * r.scale[i * r.stride_scale]);
+    const int32_t zero = r.zero ? r.zero[i * r.stride_zero] : 0;
+    put_one(to + i, dequantized(integer(a_type, r.a, i * r.stride_a), zero, r.scale[i * r.stride_scale]));
   }
 }
 

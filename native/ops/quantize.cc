@@ -1,4 +1,5 @@
 // Drivers of quantization, elementwise but for dynamicQuantize, which finds a range first.
+#include "../core/quantize_contracts.h"
 #include "axes.h"
 #include "iterate.h"
 #include "ops.h"
@@ -30,24 +31,10 @@ struct Quantizing {
   }
 };
 
-bool integer_bounds(DType dtype, f64 low, f64 high) {
-  return low <= high && (dtype == DType::int8_ ? low >= -128 && high <= 127 : low >= 0 && high <= 255);
-}
-
-Status check_scales(const View& out, const View& scale, const OptView& zero) {
-  REQUIRE(same_shape(out, scale) && scale.dtype == DType::float32_);
-  REQUIRE(!present(zero) || (same_shape(out, zero) && zero.dtype == DType::int32_));
-  return Status{};
-}
-
-const View& or_scale(const OptView& zero, const View& scale) { return present(zero) ? static_cast<const View&>(zero) : scale; }
-
 }  // namespace
 
 Status quantize(Stream& stream, View out, View a, View scale, OptView zero, f64 low, f64 high) {
-  REQUIRE(same_shape(out, a) && (out.dtype == DType::int8_ || out.dtype == DType::uint8_));
-  REQUIRE(integer_bounds(out.dtype, low, high));
-  if (Status status = check_scales(out, scale, zero); !status.ok()) return status;
+  REQUIRE(quantizes(out, a, low, high) && scales_of(out, scale, zero));
   QuantizeCell cell = kernels().quantize[static_cast<int>(a.dtype)];
   if (!cell) return no_kernel("quantize", a.dtype);
   Quantizing<4> q{make_runs<4>({&out, &a, &scale, &or_scale(zero, scale)}), present(zero), static_cast<float>(low),
@@ -59,9 +46,7 @@ Status quantize(Stream& stream, View out, View a, View scale, OptView zero, f64 
 }
 
 Status dequantize(Stream& stream, View out, View a, View scale, OptView zero) {
-  REQUIRE(same_shape(out, a));
-  REQUIRE(a.dtype == DType::int8_ || a.dtype == DType::uint8_ || a.dtype == DType::int32_);
-  if (Status status = check_scales(out, scale, zero); !status.ok()) return status;
+  REQUIRE(dequantizes(out, a) && scales_of(out, scale, zero));
   DequantizeCell cell = kernels().dequantize[static_cast<int>(out.dtype)];
   if (!cell) return no_kernel("dequantize", out.dtype);
   Quantizing<4> q{make_runs<4>({&out, &a, &scale, &or_scale(zero, scale)}), present(zero), 0, 0};
@@ -72,8 +57,7 @@ Status dequantize(Stream& stream, View out, View a, View scale, OptView zero) {
 }
 
 Status fakeQuantize(Stream& stream, View out, View a, View scale, OptView zero, f64 low, f64 high) {
-  REQUIRE(same_shape(out, a) && out.dtype == a.dtype && low <= high);
-  if (Status status = check_scales(out, scale, zero); !status.ok()) return status;
+  REQUIRE(same_shape(out, a) && out.dtype == a.dtype && low <= high && scales_of(out, scale, zero));
   FakeQuantizeCell cell = kernels().fake_quantize[static_cast<int>(a.dtype)];
   if (!cell) return no_kernel("fakeQuantize", a.dtype);
   Quantizing<4> q{make_runs<4>({&out, &a, &scale, &or_scale(zero, scale)}), present(zero), static_cast<float>(low),
@@ -85,8 +69,8 @@ Status fakeQuantize(Stream& stream, View out, View a, View scale, OptView zero, 
 }
 
 Status fakeQuantizeGrad(Stream& stream, View out, View grad, View a, View scale, OptView zero, f64 low, f64 high) {
-  REQUIRE(same_shape(out, a) && same_shape(out, grad) && out.dtype == a.dtype && out.dtype == grad.dtype && low <= high);
-  if (Status status = check_scales(out, scale, zero); !status.ok()) return status;
+  REQUIRE(same_shape(out, a) && out.dtype == a.dtype && low <= high && scales_of(out, scale, zero));
+  REQUIRE(same_shape(out, grad) && out.dtype == grad.dtype);
   FakeQuantizeGradCell cell = kernels().fake_quantize_grad[static_cast<int>(a.dtype)];
   if (!cell) return no_kernel("fakeQuantizeGrad", a.dtype);
   Quantizing<5> q{make_runs<5>({&out, &grad, &a, &scale, &or_scale(zero, scale)}), present(zero), static_cast<float>(low),
@@ -99,15 +83,12 @@ Status fakeQuantizeGrad(Stream& stream, View out, View grad, View a, View scale,
 }
 
 Status dynamicQuantize(Stream& stream, View out, View scale, View zero, View a) {
-  REQUIRE(same_shape(out, a) && out.dtype == DType::uint8_ && contiguous(out) && contiguous(a) && a.rank >= 1);
-  REQUIRE(scale.dtype == DType::float32_ && zero.dtype == DType::int32_ && contiguous(scale) && contiguous(zero));
+  REQUIRE(quantizes_by_range(out, scale, zero, a));
   const int64_t total = count(a), scales = count(scale);
-  REQUIRE(count(zero) == scales && scales >= 0);
   RangeCell range = kernels().range[static_cast<int>(a.dtype)];
   QuantizeCell cell = kernels().quantize[static_cast<int>(a.dtype)];
   if (!range || !cell) return no_kernel("dynamicQuantize", a.dtype);
   const int64_t n = a.shape[a.rank - 1], rows = n ? total / n : 0;
-  REQUIRE(scales == 1 || scales == count(a) / (n ? n : 1));
   if (scales == 0) return Status{};
   struct Pointers {
     const char* a;
@@ -157,10 +138,8 @@ Status dynamicQuantize(Stream& stream, View out, View scale, View zero, View a) 
 }
 
 Status packInt4(Stream& stream, View out, View a) {
-  REQUIRE(out.rank == a.rank && a.rank >= 1 && contiguous(out) && contiguous(a) && out.dtype == DType::uint8_);
-  REQUIRE(a.dtype == DType::int8_ || a.dtype == DType::uint8_);
+  REQUIRE(holds_pairs(out, a));
   const int64_t n = a.shape[a.rank - 1], bytes = (n + 1) / 2, rows = n ? count(a) / n : 0;
-  REQUIRE(out.shape[out.rank - 1] == bytes && count(out) == rows * bytes);
   if (rows == 0) return Status{};
   return stream.run(static_cast<double>(rows * n), [n, bytes, rows, to = static_cast<uint8_t*>(out.data), from = static_cast<const uint8_t*>(a.data)] {
     for (int64_t row = 0; row < rows; row++) {
@@ -173,10 +152,8 @@ Status packInt4(Stream& stream, View out, View a) {
 }
 
 Status unpackInt4(Stream& stream, View out, View a) {
-  REQUIRE(out.rank == a.rank && a.rank >= 1 && contiguous(out) && contiguous(a) && a.dtype == DType::uint8_);
-  REQUIRE(out.dtype == DType::int8_ || out.dtype == DType::uint8_);
+  REQUIRE(holds_pairs(a, out));
   const int64_t n = out.shape[out.rank - 1], bytes = (n + 1) / 2, rows = n ? count(out) / n : 0;
-  REQUIRE(a.shape[a.rank - 1] == bytes && count(a) == rows * bytes);
   if (rows == 0) return Status{};
   const uint8_t sign = out.dtype == DType::int8_ ? 8 : 0;  // (x ^ 8) - 8 extends the sign
   return stream.run(static_cast<double>(rows * n), [n, bytes, rows, sign, to = static_cast<uint8_t*>(out.data), from = static_cast<const uint8_t*>(a.data)] {

@@ -1,5 +1,5 @@
 /**
- * test/ops/ and ONNX's node cases on the emulated device: the same oracles, bounds and layouts as on the CPU (test/matrix.ts's onGpu).
+ * test/ops/, quantized tensors and ONNX's node cases on the emulated device: the same oracles, bounds and layouts as on the CPU (test/matrix.ts's onGpu).
  * Products run on an sm_80 too, and what ran is looked at: the kernels for large and few rows, and those of sm_90 where they exist.
  */
 import { readFileSync } from 'node:fs'
@@ -8,14 +8,15 @@ import t from 'tap'
 import { noDevice, root } from './emulated'
 import { run, scratch } from './programs'
 
-const files = ['elementwise', 'index', 'loss', 'matmul', 'reduce', 'rows', 'views']
+const files = ['elementwise', 'fake-quantize', 'index', 'loss', 'matmul', 'quantize', 'reduce', 'rows', 'views']
 const images = ['batch-norm', 'conv', 'pooling', 'resize', 'recurrent']
 
 /** Kernels of products in the emulator's log: kind, operands, result. */
 const PRODUCTS = /matmul_(\w+)<\w+Config<(\w+),.*Epilogue<(\w+)>/
 
-const runs = [...files, ...images].map((file) => ({ name: `ops/${file}`, sm: '90' }))
-for (const { name, sm } of [...runs, { name: 'onnx/node-cases', sm: '90' }, { name: 'ops/matmul', sm: '80' }]) {
+const names = [...[...files, ...images].map((file) => `ops/${file}`), 'quant/quantize', 'onnx/node-cases']
+const runs = names.map((name) => ({ name, sm: '90' }))
+for (const { name, sm } of [...runs, { name: 'ops/matmul', sm: '80' }]) {
   t.test(`${name}, sm_${sm}`, { skip: noDevice }, async (t) => {
     const file = path.join(root, '.test-build', `${name}.test.js`)
     const log = path.join(scratch, `${name.replace('/', '-')}-${sm}.log`)

@@ -22,7 +22,7 @@ void with_team(const Channels& shape, Body&& body) {
   if (shape.s == 1 && (shape.c >= 32 || size <= 32))
     body(ThreadTeam{}, blocks_for(shape.c), threads_for(shape.c));
   else
-    body(BlockTeam{}, dim3(shape.c < kMostBlocks ? shape.c : static_cast<unsigned>(kMostBlocks)), dim3(size > 1024 ? kThreads : 32));
+    body(BlockTeam{}, row_blocks(shape.c), row_threads(size));
 }
 
 }  // namespace

@@ -35,8 +35,8 @@ Status launch_fold(Gpu& gpu, const char* op, const View& out, const View& a, Out
   const auto rows = static_cast<uint32_t>(outputs), length = static_cast<uint32_t>(n);
   const bool dense = reduced.rank > 0 && reduced.stride[0][reduced.rank - 1] == 1;
   if (n > 32 && (dense || outputs < 32)) {
-    const dim3 threads(n > 1024 ? kThreads : 32), blocks(static_cast<unsigned>(outputs < kMostBlocks ? outputs : kMostBlocks));
-    CU_LAUNCH((reduce_rows<Fold, Out, A>), blocks, threads, kFoldBytes, gpu.stream(), rows, length, kept, reduced, to, from, how);
+    CU_LAUNCH((reduce_rows<Fold, Out, A>), row_blocks(outputs), row_threads(n), kFoldBytes, gpu.stream(), rows, length, kept,
+              reduced, to, from, how);
   } else {
     CU_LAUNCH((reduce_columns<Fold, Out, A>), blocks_for(outputs), threads_for(outputs), 0, gpu.stream(), rows, length, kept,
               reduced, to, from, how);

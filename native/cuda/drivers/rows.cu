@@ -20,9 +20,6 @@ Rows<N> rows_of(const View* const (&views)[N]) {
   return r;
 }
 
-dim3 row_blocks(uint32_t rows) { return dim3(rows < kMostBlocks ? rows : static_cast<unsigned>(kMostBlocks)); }
-dim3 row_threads(uint32_t columns) { return dim3(columns > 1024 ? kThreads : 32); }
-
 template <bool logarithm>
 Status soft(Gpu& gpu, const char* op, const View& out, const View& a) {
   REQUIRE(same_shape(out, a) && out.dtype == a.dtype);
