@@ -70,6 +70,12 @@ export function onEveryTarget(name: string, body: (target: string) => string[]):
   })
 }
 
+/** So many threads from here on, on the strongest row; on a GPU, whose blocks run in another order each time, nothing changes. */
+export function useThreads(count: number): void {
+  syncBlocking()
+  if (!onGpu) choose('', count)
+}
+
 /** A small generator (xorshift32) so that every run sees the same numbers. */
 export function generator(seed: number): () => number {
   let x = (seed * 2654435761) >>> 0 || 1

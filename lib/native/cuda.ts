@@ -70,6 +70,20 @@ export function packedBytesCuda(elementBytes: number, k: number, n: number): num
   return n * Math.ceil((k * elementBytes) / 16) * 16
 }
 
+/** Bytes of what qpack() makes there of a [k, n] matrix of bytes: such rows, and a sum of each (native/cuda/drivers/bytes.cu). */
+export function qpackedBytesCuda(k: number, n: number): number {
+  return packedBytesCuda(1, Math.max(k, 1), n) + 4 * n
+}
+
+/** Bytes of what wpack() makes there of codes [n, k]: in steps of 64 along each group (native/cuda/drivers/weights.cu). */
+export function wpackedBytesCuda(k: number, n: number, bits: number, group: number, hasZeros: boolean): number {
+  if (k === 0) return 0
+  const groups = Math.ceil(k / group)
+  const steps = groups * Math.ceil(group / 64)
+  const rows = Math.ceil(n / 16) * 16
+  return rows * (steps * 8 * bits + groups * (hasZeros ? 5 : 4))
+}
+
 /** Copies to a GPU; the buffer may change after the call. */
 export function upload(memory: DeviceMemory, at: number, buffer: ArrayBuffer, start: number, bytes: number): void {
   addon.cudaUpload(memory, at, buffer, start, bytes)

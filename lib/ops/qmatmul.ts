@@ -4,7 +4,9 @@ import { ArgumentError, DTypeError, ShapeError } from '../core/errors'
 import { showGranularity } from '../core/quantization'
 import { broadcastShapes, type Shape, showShape, sizeOf } from '../core/shape'
 import { native, type View } from '../native/call'
+import { qpackedBytesCuda } from '../native/cuda'
 import { addon, targetName } from '../native/load'
+import type { DeviceName } from '../tensor/device'
 import { type Made, QuantizedTensor } from '../tensor/quantized'
 import { copyTo, keep } from '../tensor/tensor'
 import { arg, checkDTypeOf, converted, empty, expandView, type Tensor } from './op'
@@ -61,19 +63,20 @@ export function noKernel(op: string): never {
 }
 
 /** @internal B [k, n] reordered for the kernel. */
-export function packBytes(op: string, b: View): Tensor<'uint8'> {
-  const size = addon.qpackedBytes(b.shape[0] as number, b.shape[1] as number)
+export function packBytes(op: string, b: View, device: DeviceName): Tensor<'uint8'> {
+  const [k, n] = b.shape as [number, number]
+  const size = device === 'cpu' ? addon.qpackedBytes(k, n) : qpackedBytesCuda(k, n)
   if (size < 0) noKernel(op)
-  const packed = empty('uint8', [size])
+  const packed = empty('uint8', [size], device)
   native.qpack(packed, b)
   return packed
 }
 
-/** @internal The zero point of the packed int8 values: uint8 is packed as int8, 128 less. */
-export function packedZero(dtype: DType, zeroPoint: Tensor | null): Tensor<'int32'> | null {
-  if (dtype === 'int8') return zeroPoint && converted(zeroPoint, 'int32')
-  const shifted = empty('int32', zeroPoint?.shape ?? [])
-  const shift = empty('int32', [])
+/** @internal The zero point of the packed int8 values, beside them: uint8 is packed as int8, 128 less. */
+export function packedZero(values: Tensor, zeroPoint: Tensor | null): Tensor<'int32'> | null {
+  if (values.dtype === 'int8') return zeroPoint && converted(zeroPoint, 'int32')
+  const shifted = empty('int32', zeroPoint?.shape ?? [], values.device)
+  const shift = empty('int32', [], values.device)
   native.fill(shift, zeroPoint ? 128 : -128)
   if (!zeroPoint) return shift
   native.sub(shifted, converted(zeroPoint, 'int32'), expandView(shift, shifted.shape))
@@ -165,7 +168,7 @@ function batched<D extends DType>(op: string, a: Tensor, b: Tensor, sides: Sides
     throw new ShapeError(`${op}: inner sizes differ: a is ${showShape(a.shape)}, b is ${showShape(b.shape)}`)
   checkInner(op, k, sides.bZero !== null || b.dtype === 'uint8')
   const { finish, packed: ready } = sides
-  const bZero = ready ? ready.zero : packedZero(b.dtype, sides.bZero)
+  const bZero = ready ? ready.zero : packedZero(b, sides.bZero)
   const rest = {
     aZero: sides.aZero,
     bZero,
@@ -178,20 +181,20 @@ function batched<D extends DType>(op: string, a: Tensor, b: Tensor, sides: Sides
   if (b.rank === 2 && a.rank > 2 && !perRow) {
     // Batches over one matrix are more rows of it.
     const rows = sizeOf(a.shape.slice(0, -1))
-    const out = empty(dtype, [rows, n])
-    multiply(out, { a: reshape(a, [rows, k]), packed: ready?.packed ?? packBytes(op, b), ...rest })
+    const out = empty(dtype, [rows, n], a.device)
+    multiply(out, { a: reshape(a, [rows, k]), packed: ready?.packed ?? packBytes(op, b, b.device), ...rest })
     return reshape(out, [...a.shape.slice(0, -1), n])
   }
   const batch = broadcastShapes(op, a.shape.slice(0, -2), b.shape.slice(0, -2))
-  const out = empty(dtype, [...batch, m, n])
+  const out = empty(dtype, [...batch, m, n], a.device)
   const left = matrices(expandView(a, [...batch, m, k]), batch)
   const right = matrices(expandView(b, [...batch, k, n]), batch)
-  let packed: Tensor | null = ready?.packed ?? (b.rank === 2 ? packBytes(op, b) : null)
+  let packed: Tensor | null = ready?.packed ?? (b.rank === 2 ? packBytes(op, b, b.device) : null)
   for (const target of matrices(out, batch)) {
     const y = right.next().value as View
     if (b.rank > 2) {
       packed?.dispose()
-      packed = packBytes(op, y)
+      packed = packBytes(op, y, b.device)
     }
     multiply(target, { a: left.next().value as View, packed: packed as Tensor, ...rest })
   }
@@ -231,7 +234,7 @@ function rightSide(
       `${op}: a quantized b must be int8 or uint8 per tensor or per channel(1), it is ${b.dtype} ${showGranularity(g)}`,
     )
   }
-  const pack = () => ({ packed: packBytes(op, values), zero: packedZero(values.dtype, zeroPoint) })
+  const pack = () => ({ packed: packBytes(op, values, values.device), zero: packedZero(values, zeroPoint) })
   return { values, scale, zeroPoint, packed: packedOnce(b, 'columns', pack) }
 }
 

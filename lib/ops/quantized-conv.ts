@@ -92,14 +92,14 @@ export function convInteger(
   checkInner(op, matrix.shape[0] as number, zero !== null || weight.dtype === 'uint8')
   const shape = [image.shape[0] as number, out, ...size]
   checkSize(op, shape)
-  const result = empty('int32', shape)
+  const result = empty('int32', shape, image.device)
   run(
     result,
     {
       x: gapless(image, image.dtype),
       xZero: checkZero(op, 'xZeroPoint', options.xZeroPoint, 1),
-      packed: packBytes(op, matrix),
-      wZero: packedZero(weight.dtype, zero),
+      packed: packBytes(op, matrix, matrix.device),
+      wZero: packedZero(weight, zero),
       kernel: weight.shape.slice(2) as unknown as Two,
     },
     geometry,
@@ -137,8 +137,8 @@ export function quantizedConv2d(
   if (how.quantize === 'token')
     throw new ArgumentError(`${op}: quantizeInput must be 'tensor' or { scale, zeroPoint, dtype }, got 'token'`)
   const { packed, zero } = packedOnce(w, 'bytes', () => ({
-    packed: packBytes(op, columns(w.values)),
-    zero: packedZero(w.values.dtype, w.zeroPoint),
+    packed: packBytes(op, columns(w.values), w.device),
+    zero: packedZero(w.values, w.zeroPoint),
   }))
   checkInner(op, w.size / Math.max(out, 1), zero !== null)
   const one = (t: Tensor | null) => (t && t.rank > 0 && t.size === 1 ? reshape(t, []) : t)
@@ -146,7 +146,7 @@ export function quantizedConv2d(
   const apart = needsGrad(taking) && needsInput(options.activation)
   const shape = [image.shape[0] as number, out, ...size]
   checkSize(op, shape)
-  const result = empty(x.dtype, shape)
+  const result = empty(x.dtype, shape, x.device)
   run(
     result,
     {

@@ -4,6 +4,7 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { perChannel, perTensor, showGranularity } from '../core/quantization'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
+import { wpackedBytesCuda } from '../native/cuda'
 import { addon } from '../native/load'
 import { QuantizedTensor } from '../tensor/quantized'
 import { copyTo } from '../tensor/tensor'
@@ -63,7 +64,7 @@ function packForBytes(op: string, w: QuantizedTensor) {
       `${op}: quantizeInput needs int8 or uint8 weights per tensor or per channel(0), they are ${w.dtype} ${showGranularity(w.granularity)}`,
     )
   }
-  return { packed: packBytes(op, transposedView(w.values)), zero: packedZero(w.values.dtype, w.zeroPoint) }
+  return { packed: packBytes(op, transposedView(w.values), w.device), zero: packedZero(w.values, w.zeroPoint) }
 }
 
 const isChannel0 = (w: QuantizedTensor) =>
@@ -91,7 +92,10 @@ function packForWeights(op: string, w: QuantizedTensor) {
   const groups = groupsOf(op, w)
   const zeros = w.zeroPoint ? 1 : 0
   const signed = w.dtype.startsWith('u') ? 0 : 1
-  const size = addon.wpackedBytes(inputs, out, w.bits, groups.size, signed, zeros)
+  const size =
+    w.device === 'cpu'
+      ? addon.wpackedBytes(inputs, out, w.bits, groups.size, signed, zeros)
+      : wpackedBytesCuda(inputs, out, w.bits, groups.size, zeros === 1 || signed === 0)
   if (size < 0) noKernel(op)
   const packed = empty('uint8', [size], w.values.device)
   const zero = w.zeroPoint && groups.of(w.zeroPoint)

@@ -23,6 +23,13 @@ export function deviceName(op: string, device: unknown): DeviceName | null {
   return `cuda:${index}`
 }
 
+/** @internal The full name of a device that a user names. */
+export function requireDevice(op: string, device: unknown): DeviceName {
+  const name = deviceName(op, device)
+  if (name === null) throw new ArgumentError(`${op}: expected 'cpu' or 'cuda', got ${show(device)}`)
+  return name
+}
+
 export type Destination = { dtype: DType } | { device: DeviceName }
 
 /** What `to(destination)` asks for. */

@@ -1,5 +1,5 @@
 /** QuantizedTensor: integers, and the scales and zero points that say what they stand for. */
-import { ArgumentError, DisposedError, DTypeError, ShapeError, show } from '../core/errors'
+import { ArgumentError, DeviceError, DisposedError, DTypeError, ShapeError, show } from '../core/errors'
 import {
   checkGranularity,
   type Granularity,
@@ -9,7 +9,8 @@ import {
   showGranularity,
 } from '../core/quantization'
 import { checkShape, type Shape, sameShape, showShape, sizeOf } from '../core/shape'
-import { checkTensor, keep, type Tensor } from './tensor'
+import { type Device, type DeviceName, requireDevice } from './device'
+import { checkTensor, keep, moveTo, type Tensor } from './tensor'
 
 const dtypes: readonly QuantDType[] = ['int8', 'uint8', 'int4', 'uint4']
 
@@ -91,8 +92,11 @@ export class QuantizedTensor {
       throw new ShapeError(
         `${op}: zeroPoint must be int32 ${showShape(scales)}, not ${zeroPoint.dtype} ${showShape(zeroPoint.shape)}`,
       )
-    for (const t of [values, scale, zeroPoint])
+    for (const t of [values, scale, zeroPoint]) {
       if (t && !t.contiguous) throw new ArgumentError(`${op}: parts must be contiguous`)
+      if (t && t.device !== values.device)
+        throw new DeviceError(`${op}: parts must be on one device, they are on ${values.device} and ${t.device}`)
+    }
     this.shape = shape
     this.dtype = dtype
     this.granularity = Object.freeze({ ...granularity })
@@ -118,6 +122,27 @@ export class QuantizedTensor {
   /** Bytes of values, scales and zero points. */
   get bytes(): number {
     return this.values.bytes + this.scale.bytes + (this.zeroPoint?.bytes ?? 0)
+  }
+
+  /** Where its tensors are. */
+  get device(): DeviceName {
+    return this.values.device
+  }
+
+  /** The same on a device: itself where it is there, else a copy. */
+  to(device: Device): QuantizedTensor {
+    const op = 'to'
+    const place = requireDevice(op, device)
+    this.checkLive(op)
+    if (place === this.device) return this
+    return new QuantizedTensor({
+      shape: this.shape,
+      dtype: this.dtype,
+      granularity: this.granularity,
+      values: moveTo(this.values as Tensor<'int8'>, place),
+      scale: moveTo(this.scale, place),
+      zeroPoint: this.zeroPoint && moveTo(this.zeroPoint, place),
+    })
   }
 
   get disposed(): boolean {

@@ -1,6 +1,7 @@
 // Rows as products of bytes read them: int8, K padded with zeros to whole chunks of 16, from floats that are quantized on the way or
 // from bytes. uint8 becomes int8, 128 less.
 #pragma once
+#include "../core/affine.h"
 #include "block.cuh"
 
 namespace kerf {
@@ -18,13 +19,6 @@ struct ByteRows {
   uint8_t* out;             // [rows][padded]
   int32_t* sums;            // of the bytes of each row; or null
 };
-
-// clip(rint(a / scale) + zero, low, high); NaN is the lowest. As cpu/quantize_loops.h has it.
-CU_FUNCTION int32_t quantized(float a, float scale, int32_t zero, float low, float high) {
-  const float z = static_cast<float>(zero), q = a / scale;
-  const float raised = q > low - z ? q : low - z;
-  return static_cast<int32_t>(rintf(raised < high - z ? raised : high - z)) + zero;
-}
 
 struct AddInts { CU_FUNCTION int operator()(int a, int b) const { return a + b; } };
 
@@ -53,7 +47,8 @@ __global__ void byte_rows(ByteRows r) {
           value = static_cast<int32_t>(r.a.get_integer(at));
         } else {
           const float x = r.a.get_float(at);
-          value = quantized(r.multiplier ? cu::multiply(x, cu::load_global(r.multiplier + p + i)) : x, scale, zero, low, high);
+          const float scaled = r.multiplier ? x * cu::load_global(r.multiplier + p + i) : x;
+          value = static_cast<int32_t>(quantized(scaled, scale, zero, low, high)) + zero;
         }
         value -= flip;
         sum += value;

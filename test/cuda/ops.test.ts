@@ -9,12 +9,13 @@ import { noDevice, root } from './emulated'
 import { run, scratch } from './programs'
 
 const files = ['elementwise', 'fake-quantize', 'index', 'loss', 'matmul', 'quantize', 'reduce', 'rows', 'views']
+const bytes = ['qmatmul', 'qlinear-matmul', 'quantized-linear', 'quantized-input', 'packed-once', 'quantized-backward']
 const images = ['batch-norm', 'conv', 'pooling', 'resize', 'recurrent']
 
 /** Kernels of products in the emulator's log: kind, operands, result. */
 const PRODUCTS = /matmul_(\w+)<\w+Config<(\w+),.*Epilogue<(\w+)>/
 
-const names = [...[...files, ...images].map((file) => `ops/${file}`), 'quant/quantize', 'onnx/node-cases']
+const names = [...[...files, ...images, ...bytes].map((file) => `ops/${file}`), 'quant/quantize', 'onnx/node-cases']
 const runs = names.map((name) => ({ name, sm: '90' }))
 for (const { name, sm } of [...runs, { name: 'ops/matmul', sm: '80' }]) {
   t.test(`${name}, sm_${sm}`, { skip: noDevice }, async (t) => {

@@ -1,12 +1,11 @@
 // QLinearMatMul: the exact sums, one float32 factor (aScale * bScale) / yScale, the zero point added before rounding.
 import t from 'tap'
 import { integerRange } from '#lib/core/quantization'
-import { addon, choose } from '#lib/native/load'
-import { syncBlocking } from '#lib/native/stream'
+import { addon } from '#lib/native/load'
 import { tensor, zeros } from '#lib/ops/create'
 import { qlinearMatmul } from '#lib/ops/qmatmul'
 import type { Tensor } from '#lib/tensor/tensor'
-import { compare, lay, onEveryTarget, random } from '../matrix'
+import { compare, lay, onEveryTarget, random, useThreads } from '../matrix'
 import { type Nd, nd, matmul as product } from '../oracle/array'
 import { halfToEven } from '../oracle/float'
 import { f, integerProduct, requantized } from '../oracle/quantize'
@@ -284,12 +283,10 @@ t.test('one thread and two give the same bytes', (t) => {
     ['many', 'many'],
   )
   for (const count of [1, 2]) {
-    syncBlocking()
-    choose('', count)
+    useThreads(count)
     t.same(compare(`${count}`, run(), want), [])
   }
-  syncBlocking()
-  choose('', threads)
+  useThreads(threads)
   t.end()
 })
 

@@ -1,13 +1,12 @@
 // matmul of bytes and MatMulInteger: exact, whatever signs, zero points, sizes and layouts.
 import t from 'tap'
-import { addon, choose } from '#lib/native/load'
-import { syncBlocking } from '#lib/native/stream'
+import { addon } from '#lib/native/load'
 import { tensor, zeros } from '#lib/ops/create'
 import { matmul } from '#lib/ops/matmul'
 import { matmulInteger } from '#lib/ops/qmatmul'
 import { expand } from '#lib/ops/shape'
 import type { Tensor } from '#lib/tensor/tensor'
-import { compare, lay, layoutNames, onEveryTarget, random } from '../matrix'
+import { compare, lay, layoutNames, onEveryTarget, random, useThreads } from '../matrix'
 import * as oracle from '../oracle/array'
 import { nd } from '../oracle/array'
 import { integerProduct } from '../oracle/quantize'
@@ -338,8 +337,7 @@ t.test('one thread and two give the same bytes', (t) => {
   const b = random('int8', [515, 300], 4)
   const zero = random('int8', [300], 5)
   const run = (count: number) => {
-    syncBlocking()
-    choose('', count)
+    useThreads(count)
     const x = tensor(a.data, { shape: a.shape, dtype: 'uint8' })
     const y = tensor(b.data, { shape: b.shape, dtype: 'int8' })
     return matmulInteger(x, y, tensor(42, { dtype: 'uint8' }), tensor(zero.data, { dtype: 'int8' }))
@@ -352,8 +350,7 @@ t.test('one thread and two give the same bytes', (t) => {
   )
   t.same(compare('1', run(1), want), [])
   t.same(compare('2', run(2), want), [])
-  syncBlocking()
-  choose('', threads)
+  useThreads(threads)
   t.end()
 })
 

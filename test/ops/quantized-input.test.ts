@@ -2,15 +2,14 @@
 // operations in a known order; so every result without an activation is the one that the oracle gives, bit for bit.
 import t from 'tap'
 import { type Granularity, integerRange, perChannel, perTensor, perToken } from '#lib/core/quantization'
-import { addon, choose } from '#lib/native/load'
-import { syncBlocking } from '#lib/native/stream'
+import { addon } from '#lib/native/load'
 import { tensor, zeros } from '#lib/ops/create'
 import { linear } from '#lib/ops/matmul'
 import type { InputQuantization } from '#lib/ops/quantized-linear'
 import { expand, reshape } from '#lib/ops/shape'
 import { quantize } from '#lib/quant/quantize'
 import type { Tensor } from '#lib/tensor/tensor'
-import { compare, floats, lay, layoutNames, onEveryTarget, random } from '../matrix'
+import { compare, floats, lay, layoutNames, onEveryTarget, random, useThreads } from '../matrix'
 import { at, map, type Nd, nd } from '../oracle/array'
 import { roundTo, ulp } from '../oracle/float'
 import { code, dynamicScale, f, integerProduct } from '../oracle/quantize'
@@ -300,12 +299,10 @@ t.test('one thread and two give the same bits', (t) => {
     example('float32', how, 'uint8', perChannel(0), true, [130, 301, 515]),
   )
   for (const count of [1, 2]) {
-    syncBlocking()
-    choose('', count)
+    useThreads(count)
     for (const e of made)
       t.same(compare(`${count}`, linear(make(e), e.w.q, null, { quantizeInput: e.how as 'token' }), e.before), [])
   }
-  syncBlocking()
-  choose('', threads)
+  useThreads(threads)
   t.end()
 })

@@ -35,14 +35,17 @@ Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, bool sums, Tokens
   r.row_step = p.a_row, r.k_step = p.a_col;
   r.rows = static_cast<uint32_t>(p.m), r.k = static_cast<uint32_t>(p.k), r.padded = static_cast<uint32_t>(tokens->padded);
   if (p.quantize == Quantize::per_tensor || p.quantize == Quantize::per_row) {
-    const bool by_row = p.quantize == Quantize::per_row;
+    const bool by_row = p.quantize == Quantize::per_row && p.k > 0;
     void* found;
     Status status = gpu.scratch(static_cast<size_t>(p.m) * 8, &found);
     if (!status.ok()) return status;
     float* const scale = static_cast<float*>(found);
     int32_t* const zero = reinterpret_cast<int32_t*>(scale + p.m);
     const View a = matrix(const_cast<void*>(p.a), p.a_type, p.m, p.k, p.a_row, p.a_col);
-    status = dynamic_scales(gpu, a, p.a_multiplier, by_row, scale, zero);
+    const void* dense;
+    status = as_rows(gpu, a, p.k, false, &dense);
+    if (!status.ok()) return status;
+    status = dynamic_scales(gpu, contiguous_view(const_cast<void*>(dense), p.a_type, a), p.a_multiplier, by_row, scale, zero);
     if (!status.ok()) return status;
     p.a_scale = scale, p.a_zero = zero, p.a_step = by_row;
     p.quantize = Quantize::to_uint8;
