@@ -1,5 +1,6 @@
 // What products of bytes ask of their views, on the CPU and on a GPU alike, and the problem that the views describe.
 #pragma once
+#include "conv_shape.h"
 #include "kernels.h"
 #include "status.h"
 
@@ -78,6 +79,45 @@ static inline Status describe_zeros(QMatmulProblem& p, const OptView& b_zero, co
   REQUIRE(whole(out_scale, DType::float32_, 1) && whole(out_zero, DType::int32_, 1));
   p.c_scale = data_of<float>(out_scale);
   p.c_zero = data_of<int32_t>(out_zero);
+  return Status{};
+}
+
+// All of qconv2d but what is packed.
+static inline Status describe_conv_of_bytes(QConvProblem& p, const View& out, const View& x, i64 quantize, const OptView& x_scale,
+                                            const OptView& x_zero, i64 kernel_h, i64 kernel_w, const OptView& w_scale,
+                                            const OptView& w_zero, const OptView& bias, i64 activation, const Geometry& geometry) {
+  REQUIRE(out.rank == 4 && x.rank == 4 && geometry.padH >= 0 && geometry.padW >= 0);
+  REQUIRE(describe_conv(out, x, {out.shape[1], x.shape[1], kernel_h, kernel_w}, geometry, p.shape));
+  REQUIRE(quantize >= 0 && quantize <= static_cast<i64>(Quantize::per_tensor));
+  REQUIRE(activation >= 0 && activation <= static_cast<i64>(Activation::tanh));
+  p.quantize = static_cast<Quantize>(quantize);
+  p.x = x.data;
+  p.x_type = x.dtype;
+  const bool bytes = x.dtype == DType::int8_ || x.dtype == DType::uint8_;
+  REQUIRE(p.quantize == Quantize::none ? bytes : is_floating(x.dtype));
+  const i64 n = out.shape[1];
+  REQUIRE(countable(x.shape[1] * kernel_h * kernel_w, n));
+  REQUIRE(whole(x_scale, DType::float32_, 1) && whole(x_zero, DType::int32_, 1));
+  REQUIRE(whole(w_scale, DType::float32_, n) && whole(w_zero, DType::int32_, n));
+  p.x_scale = data_of<float>(x_scale);
+  p.x_zero = data_of<int32_t>(x_zero);
+  p.w_scale = data_of<float>(w_scale);
+  p.w_scale_step = present(w_scale) ? step_of(w_scale, n) : 0;
+  p.w_zero = data_of<int32_t>(w_zero);
+  p.w_zero_step = present(w_zero) ? step_of(w_zero, n) : 0;
+  p.out = out.data;
+  p.out_type = out.dtype;
+  REQUIRE(holds_bias(bias, n));
+  p.bias = data_of<float>(bias);
+  p.activation = static_cast<Activation>(activation);
+  const bool given = p.quantize == Quantize::to_uint8 || p.quantize == Quantize::to_int8;
+  REQUIRE(!given || present(x_scale));
+  if (out.dtype == DType::int32_) {
+    REQUIRE(!present(bias) && activation == 0);
+  } else {
+    REQUIRE(is_floating(out.dtype) && present(w_scale));
+    REQUIRE(present(x_scale) || p.quantize == Quantize::per_tensor);
+  }
   return Status{};
 }
 

@@ -7,11 +7,24 @@
 namespace kerf {
 namespace cuda {
 
+// Elements that become int8: bytes as they are, floats quantized; uint8 ones 128 less.
+struct ByteSource {
+  Anything a;
+  Quantize quantize;  // none, to_uint8 or to_int8
+
+  CU_FUNCTION bool is_signed() const { return quantize == Quantize::none ? a.dtype == DType::int8_ : quantize == Quantize::to_int8; }
+  CU_FUNCTION int32_t flipped(int32_t value) const { return is_signed() ? value : value - 128; }
+  CU_FUNCTION int32_t byte(int64_t at, float multiplier, float scale, int32_t zero) const {
+    if (quantize == Quantize::none) return flipped(static_cast<int32_t>(a.get_integer(at)));
+    const float low = is_signed() ? -128.0f : 0.0f, high = is_signed() ? 127.0f : 255.0f;
+    return flipped(static_cast<int32_t>(quantized(a.get_float(at) * multiplier, scale, zero, low, high)) + zero);
+  }
+};
+
 struct ByteRows {
-  Anything a;           // element [row][k] at row * row_step + k * k_step
+  ByteSource from;      // element [row][k] at row * row_step + k * k_step
   int64_t row_step, k_step;
   uint32_t rows, k, padded;
-  Quantize quantize;    // none, to_uint8 or to_int8
   const float* scale;   // one value, or one a row
   const int32_t* zero;  // null: 0
   bool one_scale;
@@ -24,14 +37,11 @@ struct AddInts { CU_FUNCTION int operator()(int a, int b) const { return a + b; 
 
 // A block a row; each thread makes words of four neighbours. Shared memory: kFoldBytes.
 __global__ void byte_rows(ByteRows r) {
-  const bool is_signed = r.quantize == Quantize::none ? r.a.dtype == DType::int8_ : r.quantize == Quantize::to_int8;
-  const int flip = is_signed ? 0 : 128;
-  const float low = is_signed ? -128.0f : 0.0f, high = is_signed ? 127.0f : 255.0f;
   for (uint32_t row = blockIdx.x; row < r.rows; row += gridDim.x) {
     const int64_t first = row * r.row_step;
     float scale = 1.0f;
     int32_t zero = 0;
-    if (r.quantize != Quantize::none) {
+    if (r.from.quantize != Quantize::none) {
       scale = cu::load_global(r.scale + (r.one_scale ? 0 : row));
       if (r.zero) zero = cu::load_global(r.zero + (r.one_scale ? 0 : row));
     }
@@ -41,16 +51,8 @@ __global__ void byte_rows(ByteRows r) {
 #pragma unroll
       for (uint32_t i = 0; i < 4; i++) {
         if (p + i >= r.k) break;
-        const int64_t at = first + (p + i) * r.k_step;
-        int32_t value;
-        if (r.quantize == Quantize::none) {
-          value = static_cast<int32_t>(r.a.get_integer(at));
-        } else {
-          const float x = r.a.get_float(at);
-          const float scaled = r.multiplier ? x * cu::load_global(r.multiplier + p + i) : x;
-          value = static_cast<int32_t>(quantized(scaled, scale, zero, low, high)) + zero;
-        }
-        value -= flip;
+        const float multiplier = r.multiplier ? cu::load_global(r.multiplier + p + i) : 1.0f;
+        const int32_t value = r.from.byte(first + (p + i) * r.k_step, multiplier, scale, zero);
         sum += value;
         word |= static_cast<uint32_t>(value & 255) << (8 * i);
       }

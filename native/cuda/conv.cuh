@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(C::kThreads, 1) conv_mma(Patches patches, Plai
   const PlainRows channels = of_group(weights, group);
   const RowTiles<C, Patches, PlainRows> tiles(pixels, channels, threadIdx.x, m0, n0);
   sum_by_mma<C>(shared, tiles, 0, (channels.chunks() + 7) / 8);
-  C::Tile::template store<float>(shared, epilogue.of_group(group, channels.rows), threadIdx.x, m0, n0, pixels.rows(), channels.rows);
+  C::Tile::template store<typename C::Sum>(shared, epilogue.of_group(group, channels.rows), threadIdx.x, m0, n0, pixels.rows(), channels.rows);
 }
 
 // Patches whose corners lie in shared memory: 64 sums a thread leave no registers for them.

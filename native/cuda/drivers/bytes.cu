@@ -8,17 +8,6 @@
 namespace kerf {
 namespace cuda {
 namespace ops {
-namespace {
-
-struct PackedBytes {
-  int64_t n, padded;
-  PackedBytes(int64_t k, int64_t columns) : n(columns), padded(padded_row(DType::int8_, k > 0 ? k : 1)) {}
-  int64_t sums() const { return n * padded; }  // where they begin
-  int64_t bytes() const { return sums() + 4 * n; }
-};
-
-}  // namespace
-
 Status lay_bytes(Gpu& gpu, const char* op, const ByteRows& rows) {
   if (rows.rows == 0) return Status{};
   const unsigned threads = rows.padded >= 1024 ? 256 : rows.padded >= 512 ? 128 : 32;
@@ -29,9 +18,9 @@ Status lay_bytes(Gpu& gpu, const char* op, const ByteRows& rows) {
 
 Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, bool sums, Tokens* tokens) {
   tokens->padded = PackedBytes(p.k, 0).padded;
-  tokens->shift = p.quantize == Quantize::none ? (p.a_type == DType::uint8_ ? -128 : 0) : p.quantize == Quantize::to_int8 ? 0 : -128;
+  tokens->shift = shift_of(p.quantize, p.a_type);
   ByteRows r{};
-  r.a = {const_cast<void*>(p.a), p.a_type};
+  r.from.a = {const_cast<void*>(p.a), p.a_type};
   r.row_step = p.a_row, r.k_step = p.a_col;
   r.rows = static_cast<uint32_t>(p.m), r.k = static_cast<uint32_t>(p.k), r.padded = static_cast<uint32_t>(tokens->padded);
   if (p.quantize == Quantize::per_tensor || p.quantize == Quantize::per_row) {
@@ -50,10 +39,10 @@ Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, bool sums, Tokens
     p.a_scale = scale, p.a_zero = zero, p.a_step = by_row;
     p.quantize = Quantize::to_uint8;
   }
-  r.quantize = p.quantize;
+  r.from.quantize = p.quantize;
   r.scale = p.a_scale, r.zero = p.a_zero, r.one_scale = p.a_step == 0;
   r.multiplier = p.a_multiplier;
-  if (!sums && r.quantize == Quantize::none && p.a_type == DType::int8_ && p.a_col == 1 && p.a_row == tokens->padded &&
+  if (!sums && p.quantize == Quantize::none && p.a_type == DType::int8_ && p.a_col == 1 && p.a_row == tokens->padded &&
       p.k == tokens->padded && aligned16(p.a)) {
     tokens->rows = static_cast<const uint8_t*>(p.a);  // as they are
     return Status{};
@@ -116,7 +105,7 @@ Status qpack(Gpu& gpu, View packed, View b) {
   REQUIRE(holds_packed(packed, size.bytes()));
   if (!countable_product(size.n, 1, size.padded)) return too_many("qpack", size.bytes());
   ByteRows r{};
-  r.a = {b.data, b.dtype};
+  r.from = {{b.data, b.dtype}, Quantize::none};
   r.row_step = b.stride[1], r.k_step = b.stride[0];
   r.rows = static_cast<uint32_t>(size.n), r.k = static_cast<uint32_t>(b.shape[0]), r.padded = static_cast<uint32_t>(size.padded);
   r.out = static_cast<uint8_t*>(packed.data);

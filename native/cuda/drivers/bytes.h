@@ -9,6 +9,20 @@ namespace kerf {
 namespace cuda {
 namespace ops {
 
+// What qpack() makes of a [k, columns] matrix.
+struct PackedBytes {
+  int64_t n, padded;  // rows of int8 and their bytes, K padded with zeros
+  PackedBytes(int64_t k, int64_t columns) : n(columns), padded(((k > 0 ? k : 1) + 15) / 16 * 16) {}
+  int64_t sums() const { return n * padded; }  // where the rows' sums begin, int32
+  int64_t bytes() const { return sums() + 4 * n; }
+};
+
+// What zero points of bytes change by when the bytes become int8.
+inline int32_t shift_of(Quantize quantize, DType type) {
+  const bool is_signed = quantize == Quantize::none ? type == DType::int8_ : quantize == Quantize::to_int8;
+  return is_signed ? 0 : -128;
+}
+
 struct Tokens {
   const uint8_t* rows;  // int8 [m][padded]
   const int32_t* sums;  // [m], or null

@@ -17,10 +17,6 @@ bool describe(const View& out, const View& x, const View& w, const Geometry& g, 
   return w.rank == 4 && contiguous(w) && describe_conv(out, x, {w.shape[0], w.shape[1], w.shape[2], w.shape[3]}, g, s);
 }
 
-dim3 tiles_of(int64_t m, int bm, int64_t n, int bn, int64_t z) {
-  return dim3(static_cast<unsigned>((m + bm - 1) / bm), static_cast<unsigned>((n + bn - 1) / bn), static_cast<unsigned>(z));
-}
-
 // ---- forward
 
 struct Forward {
@@ -32,17 +28,8 @@ struct Forward {
 
 template <class Out>
 ImageEpilogue<Out> epilogue_of(const Forward& f, const DirectShape& p) {
-  const int64_t rows = p.h.all_outs, columns = p.w.all_outs;
-  PixelPlaces places;
-  places.by_area = Divisor::of(static_cast<int64_t>(p.h.outs) * p.w.outs);
-  places.by_width = Divisor::of(p.w.outs);
-  places.plane = static_cast<uint32_t>(rows * columns);
-  places.image = static_cast<uint32_t>(f.out.shape[1]) * places.plane;
-  places.row = static_cast<uint32_t>(p.h.out_step * columns);
-  places.column = static_cast<uint32_t>(p.w.out_step);
-  places.whole = p.h.out_step == 1 && p.w.out_step == 1 && places.plane % 4 == 0 && reinterpret_cast<uintptr_t>(f.out.data) % 16 == 0;
-  auto* const out = static_cast<typename Stored<Out>::Element*>(f.out.data) + p.h.first_out * columns + p.w.first_out;
-  return {f.bias, f.activation, out, places};
+  auto* const out = static_cast<typename Stored<Out>::Element*>(f.out.data) + p.h.first_out * p.w.all_outs + p.w.first_out;
+  return {f.bias, f.activation, out, places_of(p, f.out)};
 }
 
 template <class C, class Out>

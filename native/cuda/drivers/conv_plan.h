@@ -7,6 +7,7 @@
 #include "../../core/conv_shape.h"
 #include "../conv_direct.cuh"
 #include "../conv_layout.cuh"
+#include "../conv.cuh"
 #include "../operands.cuh"
 #include "launch.h"
 
@@ -135,6 +136,24 @@ inline Patches patches_of(const uint8_t* laid, const DirectShape& p, int chunks)
           p.h.dilation, p.w.dilation,   p.h.taps,           p.w.taps,           chunks,
           chunks * p.groups, Divisor::of(static_cast<int64_t>(p.h.outs) * p.w.outs), Divisor::of(p.w.outs), Divisor::of(chunks),
           Divisor::of(p.w.taps)};
+}
+
+// Where the phase's pixels lie in the output.
+inline PixelPlaces places_of(const DirectShape& p, const View& out) {
+  const int64_t rows = p.h.all_outs, columns = p.w.all_outs;
+  PixelPlaces places;
+  places.by_area = Divisor::of(static_cast<int64_t>(p.h.outs) * p.w.outs);
+  places.by_width = Divisor::of(p.w.outs);
+  places.plane = static_cast<uint32_t>(rows * columns);
+  places.image = static_cast<uint32_t>(out.shape[1]) * places.plane;
+  places.row = static_cast<uint32_t>(p.h.out_step * columns);
+  places.column = static_cast<uint32_t>(p.w.out_step);
+  places.whole = p.h.out_step == 1 && p.w.out_step == 1 && places.plane % 4 == 0 && reinterpret_cast<uintptr_t>(out.data) % 16 == 0;
+  return places;
+}
+
+inline dim3 tiles_of(int64_t m, int bm, int64_t n, int bn, int64_t z) {
+  return dim3(static_cast<unsigned>((m + bm - 1) / bm), static_cast<unsigned>((n + bn - 1) / bn), static_cast<unsigned>(z));
 }
 
 // The phase's output pixels, in an image of that many chunks a channel group.
