@@ -21,6 +21,7 @@ import {
   tensor,
 } from 'kerf'
 import t from 'tap'
+import { native } from '#lib/native/call'
 import { noDevice, root } from './emulated'
 import { run } from './programs'
 
@@ -120,7 +121,12 @@ t.test('devices do not mix, and nothing runs on the CPU unasked', { skip }, (t) 
     message: /cuda:0 and cuda:1/,
   })
   t.throws(() => crossEntropy(there, tensor([0n, 1n])), { code: 'ERR_DEVICE', message: /^crossEntropy: .* cpu/ })
-  t.throws(() => quant.dynamicQuantizeLinear(there), mixed('dynamicQuantize: no CUDA kernel yet'))
+  const [codes, scale] = [quant.quantize(there).values, tensor(1)]
+  t.throws(
+    () => quant.dequantizeLinear(codes, scale),
+    mixed('dequantize: its tensors are on cuda:0 and cpu: to() brings them together'),
+  )
+  t.throws(() => native.sppack(there, there, there, there, 2, 0, 1), mixed('sppack: no CUDA kernel yet'))
   t.throws(() => there.to('cuda:7'), mixed('to: no cuda:7: there are 2 devices'))
   t.same(
     add(there, 1).arraySync(),
