@@ -9,12 +9,13 @@ import { noDevice, root } from './emulated'
 import { run, scratch } from './programs'
 
 const files = ['elementwise', 'index', 'loss', 'matmul', 'reduce', 'rows', 'views']
+const sparse = ['sparse', 'spmatmul', 'sparse-conv']
 const images = ['batch-norm', 'conv', 'pooling', 'resize', 'recurrent']
 
 /** Kernels of products in the emulator's log: kind, operands, result. */
 const PRODUCTS = /matmul_(\w+)<\w+Config<(\w+),.*Epilogue<(\w+)>/
 
-const runs = [...files, ...images].map((file) => ({ name: `ops/${file}`, sm: '90' }))
+const runs = [...files, ...images, ...sparse].map((file) => ({ name: `ops/${file}`, sm: '90' }))
 for (const { name, sm } of [...runs, { name: 'onnx/node-cases', sm: '90' }, { name: 'ops/matmul', sm: '80' }]) {
   t.test(`${name}, sm_${sm}`, { skip: noDevice }, async (t) => {
     const file = path.join(root, '.test-build', `${name}.test.js`)
@@ -40,3 +41,5 @@ for (const { name, sm } of [...runs, { name: 'onnx/node-cases', sm: '90' }, { na
     if (sm === '80') t.notOk([...ran].some((kernel) => kernel.startsWith('wgmma')))
   })
 }
+
+t.test('ops/spqmatmul', { skip: noDevice || 'no CUDA kernel for sparse int8 weights by bytes yet' }, async () => {})
