@@ -44,6 +44,9 @@ if (onGpu) {
   Object.assign(create, { arange: range, full: filled })
 }
 
+/** Why a test of the CPU's rows of kernels is left out on a GPU, for tap's `skip`; false on the CPU. */
+export const cpuRowsOnly = onGpu && 'there are no rows of CPU kernels on a GPU'
+
 /** What has no CUDA kernel yet: tests that must end with the error that says so. */
 const NOT_ON_CUDA: readonly string[] = []
 

@@ -84,6 +84,15 @@ export function wpackedBytesCuda(k: number, n: number, bits: number, group: numb
   return rows * (steps * 8 * bits + groups * (hasZeros ? 5 : 4))
 }
 
+/**
+ * Bytes of sparse weights of n rows as sppack() makes them on a GPU: pointers, columns and values, each of whole 16 bytes
+ * (native/cuda/sparse.cuh).
+ */
+export function sparseBytesCuda(valueBytes: number, n: number, count: number): number {
+  const padded = (bytes: number) => Math.ceil(bytes / 16) * 16
+  return padded((n + 1) * 4) + padded(count * 4) + padded(count * valueBytes)
+}
+
 /** Copies to a GPU; the buffer may change after the call. */
 export function upload(memory: DeviceMemory, at: number, buffer: ArrayBuffer, start: number, bytes: number): void {
   addon.cudaUpload(memory, at, buffer, start, bytes)

@@ -4,7 +4,7 @@ import { isFloat } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
-import { type Destination, type Device, destinationOf } from '../tensor/device'
+import { type Destination, type Device, type DeviceName, destinationOf, type Movable } from '../tensor/device'
 import { applyMask } from '../tensor/mask'
 import { changed, checkTensor, copyTo, keep, moveTo, Tensor } from '../tensor/tensor'
 import { checkMask, Parameter } from './parameter'
@@ -32,7 +32,8 @@ export interface LoadResult {
 /**
  * A layer or a model. A subclass keeps its parameters, buffers and layers in plain properties and computes in
  * forward(); Parameters and Modules among its properties are found by themselves, in the order in which they were
- * assigned. What lies in arrays, Maps or #private fields is not found: use ModuleList or Sequential.
+ * assigned. A SparseTensor or QuantizedTensor among them moves with to(device) and is no state: what is to be saved is a buffer.
+ * What lies in arrays, Maps or #private fields is not found: use ModuleList or Sequential.
  *
  * @example
  * class Net extends nn.Module {
@@ -220,8 +221,9 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
   }
 
   /**
-   * Converts every float parameter and buffer to a dtype, or moves all of them (and masks) to a device, in place in the
-   * module; returns the module. Parameters become new tensors without gradients: make the optimizer afterwards.
+   * Converts every float parameter and buffer to a dtype, or moves all of them (and masks, and sparse and quantized weights) to
+   * a device, in place in the module; returns the module. Parameters become new tensors without gradients: make the optimizer
+   * afterwards.
    */
   to(destination: FloatDType | Device): this {
     const wanted = destinationOf('to', destination)
@@ -241,6 +243,7 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
         fields[name] = known
       }
     }
+    if ('device' in wanted) moveWeights(this.modules(), wanted.device)
     for (const old of converted.keys()) old.dispose()
     return this
   }
@@ -314,6 +317,28 @@ export function joinPath(path: string, name: string): string {
 
 function camelCase(name: string): string {
   return name.replace(/(?<=[^._])_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())
+}
+
+const isMovable = (value: unknown): value is Movable =>
+  typeof value === 'object' &&
+  value !== null &&
+  !(value instanceof Tensor || value instanceof Module) &&
+  typeof (value as Movable).to === 'function' &&
+  typeof (value as Movable).device === 'string'
+
+/** Moves the properties of modules that are weights without being tensors; what several modules share stays shared. */
+function moveWeights(modules: readonly AnyModule[], device: DeviceName): void {
+  const moved = new Map<Movable, Movable>()
+  for (const module of modules) {
+    const fields = module as unknown as Record<string, Movable>
+    for (const [name, weights] of Object.entries(fields)) {
+      if (!isMovable(weights) || weights.device === device) continue
+      const known = moved.get(weights) ?? weights.to(device)
+      moved.set(weights, known)
+      fields[name] = known
+    }
+  }
+  for (const old of moved.keys()) old.dispose()
 }
 
 function convert(tensor: Tensor, wanted: Destination): Tensor {

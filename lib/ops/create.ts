@@ -5,7 +5,7 @@ import { takeRandom } from '../core/rng'
 import { checkInteger, checkNumber, checkShape, contiguousStrides, MAX_RANK, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
 import { idle } from '../native/stream'
-import { type DeviceName, deviceName } from '../tensor/device'
+import { checkDevice, type DeviceName } from '../tensor/device'
 import { uninitialised } from '../tensor/storage'
 import type { Nested } from '../tensor/tensor'
 import { empty, moveTo, Tensor } from '../tensor/tensor'
@@ -68,12 +68,8 @@ const dtypeOfArray: Record<string, DType> = {
 }
 
 /** The device that options name: one that is there. */
-function deviceOf(op: string, { device }: CreateOptions): DeviceName {
-  if (device === undefined) return 'cpu'
-  const name = deviceName(op, device)
-  if (name === null) throw new ArgumentError(`${op}: device must be 'cpu' or 'cuda', got ${show(device)}`)
-  return name
-}
+const deviceOf = (op: string, { device }: CreateOptions): DeviceName =>
+  device === undefined ? 'cpu' : checkDevice(op, device)
 
 function finish<D extends DType>(op: string, out: Tensor<D>, options: CreateOptions): Tensor<D> {
   if (options.requiresGrad) {

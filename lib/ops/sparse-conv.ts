@@ -45,7 +45,7 @@ export function sparseConv2d(x: Tensor, w: SparseTensor, bias: Tensor | null, op
   const apart = needsGrad(taking) && needsInput(options.activation)
   const shape = [image.shape[0] as number, out, ...size]
   checkSize(op, shape)
-  const result = empty(x.dtype, shape)
+  const result = empty(x.dtype, shape, x.device)
   const { packed, count } = packedInBlocks(op, w, () => floatArrays(w))
   // biome-ignore format: the parameters of ops.def
   native.spconv2d(

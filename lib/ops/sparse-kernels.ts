@@ -1,8 +1,12 @@
-/** The forms that kernels read sparse weights in: which one a product takes, and packing it once. */
+/**
+ * The forms that kernels read sparse weights in: which one a product takes, and packing it once. On a GPU there is one form, CSR, and
+ * 'panels' stands for it.
+ */
 import { dtypeCode } from '../core/dtype'
 import { DTypeError } from '../core/errors'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
+import { sparseBytesCuda } from '../native/cuda'
 import { addon, targetName } from '../native/load'
 import { isBlocks, type SparsePacked, type SparseTensor } from '../tensor/sparse'
 import { keep } from '../tensor/tensor'
@@ -50,10 +54,10 @@ function fits(kind: SparseKind, form: Form, rows: number): boolean {
   return most > 0 && rows <= most
 }
 
-/** What is known of `w` for the chosen row of kernels; of another row it is forgotten. */
+/** What is known of `w` for the chosen row of kernels, or its GPU; of another row it is forgotten. */
 function madeOf(w: SparseTensor): SparseTensor['made'] {
   const { made } = w
-  const target = targetName()
+  const target = w.device === 'cpu' ? targetName() : w.device
   if (made.target !== target) {
     for (const { packed } of made.packed.values()) packed.dispose()
     made.packed.clear()
@@ -65,6 +69,7 @@ function madeOf(w: SparseTensor): SparseTensor['made'] {
 
 /** The form that `rows` rows by these weights take; `read` gives the non-zeros, if they are asked for. */
 function formOf(kind: SparseKind, w: SparseTensor, rows: number, read: () => CsrArrays): Form {
+  if (w.device !== 'cpu') return 'panels'
   if (kind === 'bytes') {
     if (!fits('bytes', 'tables', rows)) return 'panels'
     const made = madeOf(w)
@@ -91,7 +96,7 @@ export function sparseKernels(kind: SparseKind): Record<string, string> {
   return Object.fromEntries(named.filter(([, name]) => name !== null))
 }
 
-/** @internal The kernel that multiplies `rows` rows by these weights. */
+/** @internal The kernel that multiplies `rows` rows by these weights on the CPU. */
 export function sparseKernel(kind: SparseKind, w: SparseTensor, rows: number): string {
   const form = formOf(kind, w, rows, () => csrArrays(w))
   return addon.sparseName(codeOf(kind), forms[kind][form as 'panels']) ?? ''
@@ -125,7 +130,27 @@ export function packedFor(
 
 /** @internal The form of blocks, packed once: sparse convolutions read it, whatever the format. */
 export const packedInBlocks = (op: string, w: SparseTensor, read: () => CsrArrays): PackedSparse =>
-  packedAs(op, 'float', w, 'blocks', read)
+  packedAs(op, 'float', w, w.device === 'cpu' ? 'blocks' : 'panels', read)
+
+/** What the packed form's size depends on, and the size in bytes; below 0 where no kernel takes such a matrix. */
+function sizesOf(
+  kind: SparseKind,
+  w: SparseTensor,
+  chosen: Form,
+  weights: number,
+  { pointers, columns, values }: CsrArrays,
+): { count: number; size: number } {
+  const [n, k] = w.shape as [number, number]
+  if (w.device !== 'cpu') {
+    // Floats of any dtype become float32.
+    const count = values.length
+    return { count, size: sparseBytesCuda(kind === 'bytes' ? 1 : 4, n, count) }
+  }
+  const form = forms[kind][chosen as 'panels']
+  const counted = kind === 'bytes' ? w.made.byteCounts?.[chosen as 'panels'] : undefined
+  const count = counted ?? addon.sparseMeasure(weights, form, pointers, columns, k)
+  return { count, size: count < 0 ? -1 : addon.sparseBytes(weights, form, n, k, count) }
+}
 
 function packedAs(op: string, kind: SparseKind, w: SparseTensor, chosen: Form, read: () => CsrArrays): PackedSparse {
   const form = forms[kind][chosen as 'panels']
@@ -136,20 +161,19 @@ function packedAs(op: string, kind: SparseKind, w: SparseTensor, chosen: Form, r
   const weights = dtypeCode[dtype]
   const known = made.packed.get(name)
   if (known) return { ...known, form, weights }
-  const [n, k] = w.shape as [number, number]
-  const { pointers, columns, values } = read()
-  const counted = kind === 'bytes' ? made.byteCounts?.[chosen as 'panels'] : undefined
-  const count = counted ?? addon.sparseMeasure(weights, form, pointers, columns, k)
-  const size = count < 0 ? -1 : addon.sparseBytes(weights, form, n, k, count)
+  const arrays = read()
+  const { pointers, columns, values } = arrays
+  const { count, size } = sizesOf(kind, w, chosen, weights, arrays)
   if (size < 0)
     throw new DTypeError(`${op}: no kernel on ${made.target} for a sparse tensor of shape ${showShape(w.shape)}`)
-  const packed = keep(empty('uint8', [size]))
+  const { device } = w
+  const packed = keep(empty('uint8', [size], device))
   const parts = [
-    tensor(values as Float32Array, { dtype }),
-    tensor(pointers, { dtype: 'int32' }),
-    tensor(columns, { dtype: 'int32' }),
+    tensor(values as Float32Array, { dtype, device }),
+    tensor(pointers, { dtype: 'int32', device }),
+    tensor(columns, { dtype: 'int32', device }),
   ] as const
-  native.sppack(packed, ...parts, k, form, count)
+  native.sppack(packed, ...parts, w.shape[1] as number, form, count)
   for (const part of parts) part.dispose()
   made.packed.set(name, { packed, count })
   return { packed, count, form, weights }

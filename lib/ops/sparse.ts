@@ -4,6 +4,7 @@ import { ArgumentError, DTypeError, type KerfError, ShapeError, show } from '../
 import { atOnce, inTurns, type Pauses, type Steps } from '../core/pauses'
 import { type Granularity, perChannel, perTensor, showGranularity } from '../core/quantization'
 import { type Shape, showShape } from '../core/shape'
+import type { DeviceName } from '../tensor/device'
 import { QuantizedTensor } from '../tensor/quantized'
 import { checkFormat, isBlocks, type SparseFormat, type SparseParts, SparseTensor } from '../tensor/sparse'
 import { copyTo } from '../tensor/tensor'
@@ -13,13 +14,13 @@ import { arg, converted, type Tensor } from './op'
 type Stored = Float32Array | Int8Array
 
 /** Values of a sparse tensor in its dtype. */
-function stored<D extends DType>(values: Stored, shape: Shape, dtype: D): Tensor<D> {
-  return tensor(values as Float32Array, { shape, dtype })
+function stored<D extends DType>(values: Stored, shape: Shape, dtype: D, device: DeviceName): Tensor<D> {
+  return tensor(values as Float32Array, { shape, dtype, device })
 }
 
 /**
- * The non-zeros of a matrix in a sparse format. Exact: `densify` gives the same values back (-0 comes back as 0). Waits for
- * w's values.
+ * The non-zeros of a matrix in a sparse format, on its device; they are found on the CPU. Exact: `densify` gives the same values
+ * back (-0 comes back as 0). Waits for w's values.
  *
  * @param w float [rows, columns]; of weights, [out, in]. Or a QuantizedTensor of them: int8 per tensor or per channel(0),
  * without a zero point (a 0 must stand for 0); its values stay int8 and its scales stay with them
@@ -49,21 +50,22 @@ export async function sparsifyInTurns(
 
 function* storing(
   op: string,
-  { shape, dtype, scale }: Dense,
+  { shape, dtype, device, scale }: Dense,
   dense: Stored,
   format: SparseFormat,
 ): Steps<SparseTensor> {
   const [rows, columns] = shape as [number, number]
-  if (format === '2:4') return new SparseTensor({ ...(yield* twoOfFour(op, dense, rows, columns, dtype)), scale })
+  if (format === '2:4')
+    return new SparseTensor({ ...(yield* twoOfFour(op, dense, rows, columns, { dtype, device })), scale })
   const block = isBlocks(format) ? format.block : ([1, 1] as const)
   const found = yield* blocksOf(dense, rows, columns, block)
   const count = found.columns.length
   return new SparseTensor({
     shape,
     format,
-    values: stored(found.values, isBlocks(format) ? [count, ...block] : [count], dtype),
-    pointers: tensor(found.pointers, { dtype: 'int32' }),
-    columns: tensor(found.columns, { dtype: 'int32' }),
+    values: stored(found.values, isBlocks(format) ? [count, ...block] : [count], dtype, device),
+    pointers: tensor(found.pointers, { dtype: 'int32', device }),
+    columns: tensor(found.columns, { dtype: 'int32', device }),
     scale,
   })
 }
@@ -73,13 +75,15 @@ interface Dense {
   values: Tensor
   shape: Shape
   dtype: DType
+  device: DeviceName
   scale: Tensor<'float32'> | null
 }
 
 function floats(op: string, x: Tensor): Dense {
   if (!isFloat(x.dtype)) throw new DTypeError(`${op}: w must be a float tensor, it is ${x.dtype}`)
   if (x.rank !== 2) throw new ShapeError(`${op}: w must be [rows, columns], it is ${showShape(x.shape)}`)
-  return { values: converted(x, 'float32'), shape: x.shape, dtype: x.dtype, scale: null }
+  const { shape, dtype, device } = x
+  return { values: converted(x, 'float32'), shape, dtype, device, scale: null }
 }
 
 /** @internal Scales that a sparse tensor of int8 can hold. */
@@ -101,7 +105,8 @@ function integers(op: string, q: QuantizedTensor): Dense {
   q.checkLive(op)
   const error = whyNotSparse(op, q)
   if (error) throw error
-  return { values: q.values, shape: q.shape, dtype: 'int8', scale: copyTo(q.scale, 'float32') }
+  const { values, shape } = q
+  return { values, shape, dtype: 'int8', device: values.device, scale: copyTo(q.scale, 'float32') }
 }
 
 const like = (dense: Stored, length: number): Stored =>
@@ -147,7 +152,13 @@ function* blocksOf(dense: Stored, rows: number, columns: number, [r, c]: readonl
   return { values, pointers, columns: Int32Array.from(used) }
 }
 
-function* twoOfFour(op: string, dense: Stored, rows: number, columns: number, dtype: DType): Steps<SparseParts> {
+function* twoOfFour(
+  op: string,
+  dense: Stored,
+  rows: number,
+  columns: number,
+  { dtype, device }: Pick<Dense, 'dtype' | 'device'>,
+): Steps<SparseParts> {
   if (columns % 4 !== 0)
     throw new ShapeError(`${op}: 2:4 needs a multiple of 4 columns, w is ${showShape([rows, columns])}`)
   const values = like(dense, (rows * columns) / 2)
@@ -181,27 +192,21 @@ function* twoOfFour(op: string, dense: Stored, rows: number, columns: number, dt
   return {
     shape: [rows, columns],
     format: '2:4',
-    values: stored(values, [rows, columns / 2], dtype),
-    metadata: tensor(metadata, { shape: [rows, bytes], dtype: 'uint8' }),
+    values: stored(values, [rows, columns / 2], dtype, device),
+    metadata: tensor(metadata, { shape: [rows, bytes], dtype: 'uint8', device }),
   }
 }
 
 /**
- * The matrix that a sparse tensor stands for: [rows, columns] in its dtype, of int8 values a QuantizedTensor. Waits for its
- * values.
+ * The matrix that a sparse tensor stands for: [rows, columns] in its dtype and on its device, of int8 values a QuantizedTensor.
+ * Waits for its values.
  */
 export function densify<D extends FloatDType>(s: SparseTensor<D>): Tensor<D>
 export function densify(s: SparseTensor<'int8'>): QuantizedTensor
 export function densify(s: SparseTensor): Tensor | QuantizedTensor
 export function densify(s: SparseTensor): Tensor | QuantizedTensor {
   checkSparse('densify', 's', s)
-  const [rows, columns] = s.shape as [number, number]
-  const { pointers, columns: at, values } = csrArrays(s)
-  const dense = like(values, rows * columns)
-  for (let i = 0; i < rows; i++)
-    for (let p = pointers[i] as number; p < (pointers[i + 1] as number); p++)
-      dense[i * columns + (at[p] as number)] = values[p] as number
-  const all = stored(dense, s.shape, s.dtype)
+  const all = fromCsr(csrArrays(s), s.shape, s.dtype, s.device)
   if (!s.scale) return all
   return new QuantizedTensor({
     shape: s.shape,
@@ -210,6 +215,21 @@ export function densify(s: SparseTensor): Tensor | QuantizedTensor {
     values: all as Tensor<'int8'>,
     scale: copyTo(s.scale, 'float32'),
   })
+}
+
+/** @internal The matrix of these non-zeros. */
+export function fromCsr<D extends DType>(
+  { pointers, columns: at, values }: CsrArrays,
+  shape: Shape,
+  dtype: D,
+  device: DeviceName,
+): Tensor<D> {
+  const [rows, columns] = shape as [number, number]
+  const dense = like(values, rows * columns)
+  for (let i = 0; i < rows; i++)
+    for (let p = pointers[i] as number; p < (pointers[i + 1] as number); p++)
+      dense[i * columns + (at[p] as number)] = values[p] as number
+  return stored(dense, shape, dtype, device)
 }
 
 /** @internal */

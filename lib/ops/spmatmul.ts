@@ -3,17 +3,15 @@ import { type DType, isFloat } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError } from '../core/errors'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
-import { QuantizedTensor } from '../tensor/quantized'
 import type { SparseTensor } from '../tensor/sparse'
 import { copyTo } from '../tensor/tensor'
 import type { ActivationName } from './epilogue'
 import { converted, live, type Tensor } from './op'
 import { productWithWeights } from './product-with-weights'
 import { checkInner, quantizeCode } from './qmatmul'
-import { dequantize } from './quantize'
 import { checkMultiplier, type InputQuantization, inputBytes } from './quantized-linear'
 import { transpose } from './shape'
-import { type CsrArrays, checkSparse, csrArrays, densify, sparsify } from './sparse'
+import { type CsrArrays, checkSparse, csrArrays, fromCsr, sparsify } from './sparse'
 import { packedFor } from './sparse-kernels'
 
 export interface SparseLinearOptions<O extends DType = DType> {
@@ -75,8 +73,7 @@ export function matmulSparse(
 
 /** @internal The matrix, dense: [rows, columns] in its dtype, of int8 values float32. */
 export function asFloats(w: SparseTensor): Tensor {
-  const dense = densify(w)
-  return dense instanceof QuantizedTensor ? dequantize(dense) : dense
+  return fromCsr(floatArrays(w), w.shape, w.scale ? 'float32' : w.dtype, w.device)
 }
 
 /** @internal The non-zeros in float32; int8 ones as what they stand for. */

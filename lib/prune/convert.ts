@@ -107,7 +107,7 @@ function exampleInput(rows: number, layer: Dense): Tensor {
   const values = Float32Array.from({ length: rows * layer.inFeatures }, () => 2 * next() - 1)
   // The bias has the dtype that a quantized layer's model computes in.
   const dtype = layer instanceof QuantizedLinear ? (layer.bias?.dtype ?? 'float32') : layer.weight.dtype
-  return tensor(values, { shape: [rows, layer.inFeatures], dtype })
+  return tensor(values, { shape: [rows, layer.inFeatures], dtype, device: layer.weight.device })
 }
 
 /** Numbers that are 0 where the weights are. */

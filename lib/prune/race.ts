@@ -1,7 +1,7 @@
 /** Which of several ways to compute the same is fastest on this machine, now. */
 import { Pauses } from '../core/pauses'
-import { sync, syncBlocking } from '../native/stream'
 import { noGrad } from '../tensor/context'
+import { type DeviceName, finish, finishBlocking } from '../tensor/device'
 import type { Tensor } from '../tensor/tensor'
 
 /** How long a race lasts; longer when a single round does. */
@@ -30,12 +30,17 @@ export async function race(contenders: readonly (() => Tensor)[]): Promise<numbe
   const repeat = async (i: number, times: number) => {
     const call = contenders[i] as () => Tensor
     const start = performance.now()
+    let device: DeviceName = 'cpu'
     noGrad(() => {
-      for (let n = 0; n < times; n++) call().dispose()
+      for (let n = 0; n < times; n++) {
+        const made = call()
+        device = made.device
+        made.dispose()
+      }
     })
     // Waiting in place is exact; a barrier of the event loop adds some 50 us, which is nothing to a long call.
-    if ((best[i] as number) < 1) syncBlocking()
-    else await sync()
+    if ((best[i] as number) < 1) finishBlocking(device)
+    else await finish(device)
     best[i] = Math.min(best[i] as number, (performance.now() - start) / times)
     if (pauses.due()) await pauses.take()
   }

@@ -1,7 +1,8 @@
 /** Where tensors may be and go: `to('float16')`, `to('cpu')`, `to('cuda:1')`. */
 import { type DType, isDType } from '../core/dtype'
 import { ArgumentError, show } from '../core/errors'
-import { checkCuda } from '../native/cuda'
+import { checkCuda, finishCuda, finishCudaBlocking } from '../native/cuda'
+import { sync, syncBlocking } from '../native/stream'
 
 /** A device as users write it; 'cuda' is 'cuda:0'. */
 export type Device = 'cpu' | 'cuda' | `cuda:${number}`
@@ -23,11 +24,28 @@ export function deviceName(op: string, device: unknown): DeviceName | null {
   return `cuda:${index}`
 }
 
-/** @internal The full name of a device that a user names. */
-export function requireDevice(op: string, device: unknown): DeviceName {
+/** The full name of a device that is there, or an error that names the op. */
+export function checkDevice(op: string, device: unknown): DeviceName {
   const name = deviceName(op, device)
-  if (name === null) throw new ArgumentError(`${op}: expected 'cpu' or 'cuda', got ${show(device)}`)
+  if (name === null) throw new ArgumentError(`${op}: device must be 'cpu' or 'cuda', got ${show(device)}`)
   return name
+}
+
+/** Waits, without blocking the event loop, for everything enqueued on a device. */
+export const finish = (device: DeviceName): Promise<void> => (device === 'cpu' ? sync() : finishCuda(cudaIndex(device)))
+
+/** finish(), waiting in place. */
+export function finishBlocking(device: DeviceName): void {
+  if (device === 'cpu') syncBlocking()
+  else finishCudaBlocking(cudaIndex(device))
+}
+
+/** What goes to a device as one value though it is no Tensor: weights in a format of their own. */
+export interface Movable {
+  readonly device: DeviceName
+  /** A copy on the device; itself where it is there. */
+  to(device: Device): Movable
+  dispose(): void
 }
 
 export type Destination = { dtype: DType } | { device: DeviceName }

@@ -9,7 +9,7 @@ import {
   showGranularity,
 } from '../core/quantization'
 import { checkShape, type Shape, sameShape, showShape, sizeOf } from '../core/shape'
-import { type Device, type DeviceName, requireDevice } from './device'
+import { type Device, type DeviceName, checkDevice } from './device'
 import { checkTensor, keep, moveTo, type Tensor } from './tensor'
 
 const dtypes: readonly QuantDType[] = ['int8', 'uint8', 'int4', 'uint4']
@@ -129,10 +129,10 @@ export class QuantizedTensor {
     return this.values.device
   }
 
-  /** The same on a device: itself where it is there, else a copy. */
+  /** A copy on a device; itself where it is there. */
   to(device: Device): QuantizedTensor {
     const op = 'to'
-    const place = requireDevice(op, device)
+    const place = checkDevice(op, device)
     this.checkLive(op)
     if (place === this.device) return this
     return new QuantizedTensor({

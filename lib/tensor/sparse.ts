@@ -1,8 +1,9 @@
 /** SparseTensor: a matrix that stores little but its non-zeros. */
 import { type DType, isFloat } from '../core/dtype'
-import { ArgumentError, DisposedError, DTypeError, ShapeError, show } from '../core/errors'
+import { ArgumentError, DeviceError, DisposedError, DTypeError, ShapeError, show } from '../core/errors'
 import { checkInteger, checkShape, type Shape, sameShape, showShape, sizeOf } from '../core/shape'
-import { checkTensor, keep, type Tensor } from './tensor'
+import { checkDevice, type Device, type DeviceName } from './device'
+import { checkTensor, keep, moveTo, type Tensor } from './tensor'
 
 /**
  * How the non-zeros are stored: each with its column ('csr'); at most two of every four neighbours along the last axis
@@ -41,7 +42,7 @@ export interface SparsePacked {
 
 /** What ops derive from a sparse tensor and keep with it. */
 export interface SparseMade {
-  /** By the form's name, for the row of kernels `target`. */
+  /** By the form's name, for the row of kernels `target`, which is the device's name on a GPU. */
   packed: Map<string, SparsePacked>
   target: string
   /** What the forms of int8 weights consist of: steps, and units. */
@@ -74,6 +75,8 @@ export class SparseTensor<D extends DType = DType> {
   readonly shape: Shape
   readonly format: SparseFormat
   readonly dtype: D
+  /** Where all its parts are. */
+  readonly device: DeviceName
   readonly values: Tensor<D>
   readonly pointers: Tensor<'int32'> | null
   readonly columns: Tensor<'int32'> | null
@@ -85,8 +88,8 @@ export class SparseTensor<D extends DType = DType> {
   /**
    * Takes the tensors over: no scope() disposes them, dispose() does. Waits for their values and checks every index.
    *
-   * @throws ArgumentError, DTypeError or ShapeError when the parts do not fit together; an index out of place is named by
-   * its row and column
+   * @throws ArgumentError, DTypeError, ShapeError or DeviceError when the parts do not fit together; an index out of place is
+   * named by its row and column
    */
   constructor(parts: SparseParts) {
     const op = 'SparseTensor'
@@ -114,13 +117,18 @@ export class SparseTensor<D extends DType = DType> {
     this.shape = shape
     this.format = format
     this.dtype = values.dtype as D
+    this.device = values.device
     this.values = values as Tensor as Tensor<D>
     this.pointers = part('pointers', 'int32', indexed)
     this.columns = part('columns', 'int32', indexed)
     this.metadata = part('metadata', 'uint8', !indexed)
     this.scale = part('scale', 'float32', bytes)
     if (this.scale && this.scale.rank > 0) this.#expect(op, 'scale', this.scale, [shape[0] as number])
-    for (const t of this.parts()) if (!t.contiguous) throw new ArgumentError(`${op}: parts must be contiguous`)
+    for (const t of this.parts()) {
+      if (t.device !== this.device)
+        throw new DeviceError(`${op}: its parts are on ${this.device} and ${t.device}: to() brings them together`)
+      if (!t.contiguous) throw new ArgumentError(`${op}: parts must be contiguous`)
+    }
     if (indexed) this.#checkIndices(op)
     else this.#checkMetadata(op)
     for (const t of this.parts()) keep(t)
@@ -217,6 +225,27 @@ export class SparseTensor<D extends DType = DType> {
   checkLive(op: string): void {
     if (this.disposed)
       throw new DisposedError(`${op}: a sparse tensor of shape ${showShape(this.shape)} was used after dispose()`)
+  }
+
+  /**
+   * A copy of its parts on a device; itself where it is there. Waits for what is under way on the device that it leaves.
+   *
+   * @throws ArgumentError for what names no device, DeviceError for one that is not there
+   */
+  to(device: Device): SparseTensor<D> {
+    this.checkLive('to')
+    const name = checkDevice('to', device)
+    if (name === this.device) return this
+    const moved = <P extends DType>(t: Tensor<P> | null) => t && moveTo(t, name)
+    return new SparseTensor<D>({
+      shape: this.shape,
+      format: this.format,
+      values: moveTo(this.values as Tensor, name),
+      scale: moved(this.scale),
+      pointers: moved(this.pointers),
+      columns: moved(this.columns),
+      metadata: moved(this.metadata),
+    })
   }
 
   /** Gives the memory back. */

@@ -11,11 +11,11 @@ import {
 import { ArgumentError, DisposedError, ShapeError } from '../core/errors'
 import { contiguousStrides, isContiguous, type Shape, showShape, sizeOf } from '../core/shape'
 import { native } from '../native/call'
-import { download, finishCuda, finishCudaBlocking, upload } from '../native/cuda'
+import { download, upload } from '../native/cuda'
 import type { DeviceMemory, Memory } from '../native/load'
-import { sync, syncBlocking } from '../native/stream'
+import { syncBlocking } from '../native/stream'
 import { context } from './context'
-import { cudaIndex, type DeviceName } from './device'
+import { type DeviceName, finish, finishBlocking } from './device'
 import { allocate, release, type Storage, uninitialised } from './storage'
 import type { TapeNode } from './tape'
 
@@ -121,28 +121,28 @@ export class Tensor<D extends DType = DType> {
    */
   async data(): Promise<TypedArrayOf<D>> {
     const copy = this.#read('data', this.dtype)
-    await this.#finish()
+    await finish(this.device)
     return copy
   }
 
   /** data(), waiting in place. */
   dataSync(): TypedArrayOf<D> {
     const copy = this.#read('dataSync', this.dtype)
-    this.#finishBlocking()
+    finishBlocking(this.device)
     return copy
   }
 
   /** The values as nested arrays: numbers (bigints for int64, booleans for bool); a plain value for rank 0. */
   async array(): Promise<Nested<ValueOf<D>>> {
     const copy = this.#readValues('array')
-    await this.#finish()
+    await finish(this.device)
     return nest(this.#values(copy), this.shape)
   }
 
   /** array(), waiting in place. */
   arraySync(): Nested<ValueOf<D>> {
     const copy = this.#readValues('arraySync')
-    this.#finishBlocking()
+    finishBlocking(this.device)
     return nest(this.#values(copy), this.shape)
   }
 
@@ -151,7 +151,7 @@ export class Tensor<D extends DType = DType> {
     if (this.size !== 1)
       throw new ShapeError(`item: the tensor must have one element, its shape is ${showShape(this.shape)}`)
     const copy = this.#readValues('item')
-    this.#finishBlocking()
+    finishBlocking(this.device)
     return this.#values(copy)[0] as ValueOf<D>
   }
 
@@ -161,15 +161,6 @@ export class Tensor<D extends DType = DType> {
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return this.toString()
-  }
-
-  #finish(): Promise<void> {
-    return this.device === 'cpu' ? sync() : finishCuda(cudaIndex(this.device))
-  }
-
-  #finishBlocking(): void {
-    if (this.device === 'cpu') syncBlocking()
-    else finishCudaBlocking(cudaIndex(this.device))
   }
 
   // Enqueues the copy into a buffer of the caller's; it is complete after the next barrier. Being a command of the
@@ -236,7 +227,7 @@ export function moveTo<D extends DType>(a: Tensor<D>, device: DeviceName): Tenso
   syncBlocking()
   if (device === 'cpu') {
     downloadInto(out.buffer as ArrayBuffer, out.offset * bytes, a, a.dtype)
-    finishCudaBlocking(cudaIndex(a.device))
+    finishBlocking(a.device)
   } else {
     const dense = a.contiguous ? a : copyTo(a, a.dtype)
     syncBlocking()

@@ -1,18 +1,14 @@
 // The drivers sppack, spmatmul, spqmatmul and spconv2d: activations and patches times sparse weights.
 #include "../core/byte_contracts.h"
 #include "../core/debug.h"
-#include "../core/conv_shape.h"
+#include "../core/sparse_contracts.h"
 #include "ops.h"
 #include "targets.h"
 
 namespace kerf::ops {
 namespace {
 
-constexpr i64 kMost = 0x7fffffff;  // what an int32 index holds
-
 Status no_sparse() { return Status::error(Code::unsupported, "no such kernel for sparse weights on %s", kernels().target); }
-
-bool vector_of(const View& v, DType dtype) { return v.dtype == dtype && v.rank == 1 && contiguous(v); }
 
 // The cell of a form for weights of a float dtype, or of int8; or null.
 const SparseCell<SparseProblem>* cell_of(DType weights, i64 form) {
@@ -37,18 +33,9 @@ Status pack(Stream& stream, const Cell* cell, const View& packed, const CsrMatri
 }  // namespace
 
 Status sppack(Stream& stream, View packed, View values, View pointers, View columns, i64 k, i64 form, i64 count) {
-  const bool bytes = values.dtype == DType::int8_;
-  REQUIRE((bytes || is_floating(values.dtype)) && vector_of(values, values.dtype) && vector_of(pointers, DType::int32_) && vector_of(columns, DType::int32_));
-  REQUIRE(pointers.shape[0] >= 1 && values.shape[0] == columns.shape[0] && values.shape[0] <= kMost && k >= 0 && k <= kMost);
   CsrMatrix w;
-  w.n = pointers.shape[0] - 1;
-  w.k = k;
-  w.count = values.shape[0];
-  w.pointers = static_cast<const int32_t*>(pointers.data);
-  w.columns = static_cast<const int32_t*>(columns.data);
-  w.values = values.data;
-  REQUIRE(countable(w.n, k) && count >= 0 && count <= w.count);
-  if (bytes) return pack(stream, byte_cell_of(form), packed, w, count);
+  REQUIRE(describe_csr(values, pointers, columns, k, w) && count >= 0 && count <= w.count);
+  if (values.dtype == DType::int8_) return pack(stream, byte_cell_of(form), packed, w, count);
   return pack(stream, cell_of(values.dtype, form), packed, w, count);
 }
 
@@ -56,27 +43,10 @@ Status spmatmul(Stream& stream, View out, View a, View packed, OptView bias, i64
   REQUIRE(weights >= 0 && weights <= static_cast<i64>(DType::bfloat16_));
   const auto* cell = cell_of(static_cast<DType>(weights), form);
   if (!cell) return no_sparse();
-  REQUIRE(out.rank == 2 && a.rank == 2 && a.shape[0] == out.shape[0] && is_floating(a.dtype));
-  REQUIRE(out.dtype == a.dtype || out.dtype == DType::float32_);
-  REQUIRE(activation >= 0 && activation <= static_cast<i64>(Activation::tanh));
   SparseProblem p;
-  p.m = out.shape[0];
-  p.n = out.shape[1];
-  p.k = a.shape[1];
-  p.count = count;
-  REQUIRE(countable(p.k, p.n) && countable(p.m, p.k) && p.k <= kMost && p.n <= kMost && count >= 0 && count <= kMost);
-  REQUIRE((p.k <= 1 || a.stride[1] == 1) && (p.n <= 1 || out.stride[1] == 1));
-  p.a = a.data;
-  p.a_type = a.dtype;
-  p.a_row = a.stride[0];
+  REQUIRE(describe_sparse(out, a, bias, activation, count, p));
   REQUIRE(holds_packed(packed, cell->packed_bytes(p.n, p.k, count)));
   p.packed = packed.data;
-  p.c = out.data;
-  p.c_row = out.stride[0];
-  p.c_type = out.dtype;
-  REQUIRE(holds_bias(bias, p.n));
-  p.bias = data_of<float>(bias);
-  p.activation = static_cast<Activation>(activation);
   const double m = static_cast<double>(p.m), n = static_cast<double>(p.n), k = static_cast<double>(p.k);
   const double ns = 200 + static_cast<double>(count) * (1 + m / 32) / 2 + m * (n + k) / 4;
   return stream.run(ns, [name = cell->name, run = cell->run, p] {
@@ -93,7 +63,7 @@ Status spqmatmul(Stream& stream, View out, View a, i64 quantize, OptView a_scale
   const Status described = describe_product(p, out, a, quantize, a_scale, a_zero, a_multiplier, b_scale, bias, activation);
   if (!described.ok()) return described;
   REQUIRE(out.dtype == DType::int32_ || is_floating(out.dtype));
-  REQUIRE(p.k <= kMost && p.n <= kMost && count >= 0 && count <= kMost);
+  REQUIRE(p.k <= kMostIndex && p.n <= kMostIndex && is_sparse_count(count));
   p.count = count;
   REQUIRE(holds_packed(packed, cell->packed_bytes(p.n, p.k, count)));
   p.packed = packed.data;
@@ -111,23 +81,13 @@ Status spconv2d(Stream& stream, View out, View x, View packed, OptView bias, i64
   const SparseConvCell& cell = kernels().spconv2d[static_cast<int>(x.dtype)];
   const auto* weights = cell_of(DType::float32_, kFormBlocks);
   if (!cell.run || !weights) return no_sparse();
-  REQUIRE(x.rank == 4 && out.rank == 4 && (out.dtype == x.dtype || out.dtype == DType::float32_));
-  REQUIRE(activation >= 0 && activation <= static_cast<i64>(Activation::tanh));
   SparseConvProblem p;
-  const i64 outputs = out.shape[1];
-  REQUIRE(describe_conv(out, x, {outputs, x.shape[1], kernelH, kernelW}, {1, strideH, strideW, padH, padW, dilationH, dilationW, 1, 1}, p.shape));
-  REQUIRE(static_cast<double>(x.shape[1]) * static_cast<double>(kernelH) * static_cast<double>(kernelW) <= static_cast<double>(kMost));
-  const i64 taps = x.shape[1] * kernelH * kernelW;
-  REQUIRE(countable(outputs, taps) && count >= 0 && count <= kMost);
+  i64 taps;
+  const Geometry geometry{1, strideH, strideW, padH, padW, dilationH, dilationW, 1, 1};
+  REQUIRE(describe_sparse_conv(out, x, bias, activation, count, kernelH, kernelW, geometry, p, taps));
+  const i64 outputs = p.shape.out_channels;
   REQUIRE(holds_packed(packed, weights->packed_bytes(outputs, taps, count)));
-  REQUIRE(holds_bias(bias, outputs));
-  p.x = x.data;
   p.weight = packed.data;
-  p.count = count;
-  p.bias = data_of<float>(bias);
-  p.out = out.data;
-  p.out_type = out.dtype;
-  p.activation = static_cast<Activation>(activation);
   const double pixels = static_cast<double>(p.shape.images) * static_cast<double>(p.shape.out_h * p.shape.out_w);
   const double ns = 500 + pixels * static_cast<double>(count + taps + outputs) / 16;
   return stream.run(ns, [name = cell.name, run = cell.run, p, pixels] {

@@ -63,15 +63,6 @@ struct Convolution {
   }
 };
 
-// In units of the bound: k products summed in float32, what the epilogue does, the rounding of the output.
-template <class Out>
-double off(double got, double sum, double size, int k, double bias, bool relu) {
-  const double linear = sum + bias, want = relu ? std::max(linear, 0.0) : linear;
-  double bound = (k + 2) * 0x1p-24 * (size + std::fabs(bias));
-  bound += rounding<Out>() * (std::fabs(want) + bound) + 0x1p-25;
-  return std::isnan(got) ? INFINITY : std::fabs(got - want) / bound;
-}
-
 // out [image][channel][pixel]
 template <class Out, class T>
 double worst_of_forward(const Convolution<T>& c, const Buffer<typename Stored<Out>::Element>& out) {

@@ -7,17 +7,6 @@
 using namespace cases;
 using kerf::cuda::Divisor;
 
-// Runs `launch`, which answers how far off it was, for every mode and seed; printed as a product of this shape.
-template <class Launch>
-static void runs(const char* kernel, const Shape& shape, Launch launch) {
-  for (bool late : {false, true})
-    for (unsigned seed : {0u, 1u, 2u}) {
-      cu::emu::prepare({seed, late, true});
-      const double worst = launch();
-      print(kernel, Run{shape, false, late, seed}, worst);
-    }
-}
-
 static Shape forward_shape(const Geometry& g) { return {g.pixels(), g.out_channels, g.kernel * g.kernel * g.channels}; }
 
 template <class Out>

@@ -46,6 +46,15 @@ constexpr double rounding() {  // half a unit in the last place, relative
   return std::is_same_v<Out, float> ? 0x1p-24 : std::is_same_v<Out, cu::f16> ? 0x1p-11 : 0x1p-8;
 }
 
+// In units of the bound: k products summed in float32, what the epilogue does, the rounding of the output.
+template <class Out>
+double off(double got, double sum, double size, int k, double bias, bool relu) {
+  const double linear = sum + bias, want = relu ? std::max(linear, 0.0) : linear;
+  double bound = (k + 2) * 0x1p-24 * (size + std::fabs(bias));
+  bound += rounding<Out>() * (std::fabs(want) + bound) + 0x1p-25;
+  return std::isnan(got) ? INFINITY : std::fabs(got - want) / bound;
+}
+
 template <class T, class Out>
 struct Product {
   using Output = Out;
@@ -134,6 +143,17 @@ inline void print(const char* kernel, const Run& run, double worst) {
     comma = ",";
   }
   printf("]}\n");
+}
+
+// Runs `launch`, which answers how far off it was, for every mode and seed; printed as a product of this shape.
+template <class Launch>
+void runs(const char* kernel, const Shape& shape, Launch launch) {
+  for (bool late : {false, true})
+    for (unsigned seed : {0u, 1u, 2u}) {
+      cu::emu::prepare({seed, late, true});
+      const double worst = launch();
+      print(kernel, Run{shape, false, late, seed}, worst);
+    }
 }
 
 // Runs `launch(product)` for every mode, seed and shape.

@@ -282,6 +282,7 @@ const drivers = [
   'reduce',
   'resize',
   'rows',
+  'sparse',
 ]
 for (const file of drivers) {
   t.test(`drivers/${file}.cu`, { skip }, async (t) => {

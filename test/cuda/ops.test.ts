@@ -9,13 +9,14 @@ import { noDevice, root } from './emulated'
 import { run, scratch } from './programs'
 
 const files = ['elementwise', 'fake-quantize', 'index', 'loss', 'matmul', 'quantize', 'reduce', 'rows', 'views']
-const bytes = ['qmatmul', 'qlinear-matmul', 'quantized-linear', 'quantized-input', 'packed-once', 'quantized-backward']
+const bytes = ['qmatmul', 'qlinear-matmul', 'quantized-linear', 'quantized-input', 'packed-once', 'quantized-backward', 'qconv']
+const sparse = ['sparse', 'spmatmul', 'sparse-conv']
 const images = ['batch-norm', 'conv', 'pooling', 'resize', 'recurrent']
 
 /** Kernels of products in the emulator's log: kind, operands, result. */
 const PRODUCTS = /matmul_(\w+)<\w+Config<(\w+),.*Epilogue<(\w+)>/
 
-const names = [...[...files, ...images, ...bytes].map((file) => `ops/${file}`), 'quant/quantize', 'onnx/node-cases']
+const names = [...[...files, ...images, ...bytes, ...sparse].map((file) => `ops/${file}`), 'quant/quantize', 'onnx/node-cases']
 const runs = names.map((name) => ({ name, sm: '90' }))
 for (const { name, sm } of [...runs, { name: 'ops/matmul', sm: '80' }]) {
   t.test(`${name}, sm_${sm}`, { skip: noDevice }, async (t) => {
@@ -42,3 +43,5 @@ for (const { name, sm } of [...runs, { name: 'ops/matmul', sm: '80' }]) {
     if (sm === '80') t.notOk([...ran].some((kernel) => kernel.startsWith('wgmma')))
   })
 }
+
+t.test('ops/spqmatmul', { skip: noDevice || 'no CUDA kernel for sparse int8 weights by bytes yet' }, async () => {})

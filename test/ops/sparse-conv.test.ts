@@ -7,7 +7,7 @@ import { tensor, zeros } from '#lib/ops/create'
 import { reshape } from '#lib/ops/shape'
 import { sparsify } from '#lib/ops/sparse'
 import { silu } from '#lib/ops/unary'
-import { quantize } from '#lib/quant/quantize'
+import { QuantizedTensor } from '#lib/tensor/quantized'
 import type { SparseFormat } from '#lib/tensor/sparse'
 import type { Tensor } from '#lib/tensor/tensor'
 import { compare, floats, generator, gradients, onEveryTarget, random, read } from '../matrix'
@@ -123,13 +123,20 @@ onEveryTarget('zeros of the weights count as zero whatever they meet; the rest d
 onEveryTarget('int8 weights serve as floats; activations; an image without batch', () => {
   const x = random('float32', [12, 6, 9], 3, [-1, 1])
   const flat = sparseWeights('float32', 10, 108, 4)
-  const q = quantize(of('float32', flat), { dtype: 'int8', granularity: perChannel(0) })
   const options = { kernelSize: 3, padding: 1 } as const
-  const [codes, scales] = [read(q.values).data, read(q.scale).data]
-  const values = nd([10, 108], ([row], at) => (codes[at] as number) * (scales[row as number] as number))
+  const scale = random('float32', [10], 5, [0.008, 0.016])
+  const codes = nd([10, 108], ([row], at) =>
+    Math.round((flat.data[at] as number) / (scale.data[row as number] as number)),
+  )
+  const values = nd([10, 108], ([row], at) => (codes.data[at] as number) * (scale.data[row as number] as number))
   const spec = { stride: [1, 1], pad: [1, 1], dilation: [1, 1], groups: 1 } as const
   const want = conv(shaped(x, [1, 12, 6, 9]), shaped(values, [10, 12, 3, 3]), [1, 10, 6, 9], spec)
   const size = conv(abs(shaped(x, [1, 12, 6, 9])), abs(shaped(values, [10, 12, 3, 3])), [1, 10, 6, 9], spec)
+  const q = new QuantizedTensor({
+    ...{ shape: [10, 108], dtype: 'int8', granularity: perChannel(0) },
+    values: tensor(codes.data, { shape: [10, 108], dtype: 'int8' }),
+    scale: of('float32', scale) as Tensor<'float32'>,
+  })
   const sparse = sparsify(q, { block: [1, 8] })
   const plain = conv2d(of('float32', x), sparse, null, options)
   // The scaled value is rounded to float32 once more.

@@ -2,7 +2,7 @@
 // rounding, as if they were fused.
 #pragma once
 #include "../../core/kernels.h"
-#include "ops.h"
+#include "launch.h"
 
 namespace kerf {
 namespace cuda {
@@ -19,6 +19,22 @@ inline Status activate(Gpu& gpu, Activation activation, const View& v) {
     case Activation::tanh: return tanh(gpu, v, v);
     default: return Status{};
   }
+}
+
+// What run(sums, fused) computes: `out` with an activation that is part of its kernel, or float32 sums that this finishes apart.
+template <class Run>
+Status with_activation(Gpu& gpu, const View& out, Activation activation, Run&& run) {
+  if (is_fused(activation)) return run(out, activation);
+  View sums = out;
+  Status status;
+  if (out.dtype != DType::float32_) {
+    void* memory;
+    status = gpu.scratch(static_cast<size_t>(count(out)) * 4, &memory);
+    sums = contiguous_view(memory, DType::float32_, out);
+  }
+  if (status.ok()) status = run(sums, Activation::none);
+  if (status.ok()) status = activate(gpu, activation, sums);
+  return status.ok() && sums.dtype != out.dtype ? copy(gpu, out, sums) : status;
 }
 
 }  // namespace ops

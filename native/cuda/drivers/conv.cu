@@ -3,6 +3,7 @@
 #include "../conv.cuh"
 
 #include "../conv_weight_grad.cuh"
+#include "../finish.h"
 #include "activate.h"
 #include "conv_plan.h"
 
@@ -67,14 +68,6 @@ Status multiply(Gpu& gpu, const Forward& f, const DirectShape& p) {
             dim3(kSimtThreads), kConvSimtBytes, gpu.stream(), patches, weights, epilogue);
   return gpu.launched("conv2d");
 }
-
-struct Finish {
-  const float* bias;
-  Activation activation;
-  CU_FUNCTION float operator()(float sum, int channel) const {
-    return activated(activation, bias ? sum + cu::load_global(bias + channel) : sum);
-  }
-};
 
 Status directly(Gpu& gpu, const Forward& f, const DirectShape& p) {
   const int64_t n = f.out.shape[0] * f.out.shape[1] * p.h.outs * p.w.outs;
@@ -205,21 +198,15 @@ Status conv2d(Gpu& gpu, View out, View x, View weight, OptView bias, i64 activat
   if (!is_floating(x.dtype)) return no_kernel("conv2d", x.dtype);
   if (count(out) == 0) return Status{};
   if (!countable_conv(s, x.dtype) || !fits(count(out))) return too_many("conv2d", count(out));
-  Forward f{out, x, weight, data_of<float>(bias), static_cast<Activation>(activation), nullptr};
-  const bool fused = is_fused(f.activation), apart = !fused && out.dtype != DType::float32_;
-  if (!fused) f.activation = Activation::none;
-  Status status;
-  if (apart) {
-    void* memory;
-    status = gpu.scratch(static_cast<size_t>(count(out)) * 4, &memory);
-    f.out = contiguous_view(memory, DType::float32_, out);
-  }
+  Forward f{out, x, weight, data_of<float>(bias), Activation::none, nullptr};
   const bool few = s.out_channels <= kFewChannels;
-  if (status.ok() && !few) status = lay_image(gpu, x, groups, &f.laid);
-  if (status.ok())
-    status = for_phases(s, [&](const DirectShape& p) { return few ? directly(gpu, f, p) : multiply(gpu, f, p); });
-  if (status.ok() && !fused) status = activate(gpu, static_cast<Activation>(activation), f.out);
-  return status.ok() && apart ? copy(gpu, out, f.out) : status;
+  const Status status = few ? Status{} : lay_image(gpu, x, groups, &f.laid);
+  if (!status.ok()) return status;
+  return with_activation(gpu, out, static_cast<Activation>(activation), [&](const View& sums, Activation fused) {
+    f.out = sums;
+    f.activation = fused;
+    return for_phases(s, [&](const DirectShape& p) { return few ? directly(gpu, f, p) : multiply(gpu, f, p); });
+  });
 }
 
 Status conv2dWeightGrad(Gpu& gpu, View dweight, View grad, View x, i64 groups, i64 strideH, i64 strideW, i64 padH, i64 padW,
