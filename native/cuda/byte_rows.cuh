@@ -1,25 +1,11 @@
 // Rows as products of bytes read them: int8, K padded with zeros to whole chunks of 16, from floats that are quantized on the way or
 // from bytes. uint8 becomes int8, 128 less.
 #pragma once
-#include "../core/affine.h"
 #include "block.cuh"
+#include "byte_source.cuh"
 
 namespace kerf {
 namespace cuda {
-
-// Elements that become int8: bytes as they are, floats quantized; uint8 ones 128 less.
-struct ByteSource {
-  Anything a;
-  Quantize quantize;  // none, to_uint8 or to_int8
-
-  CU_FUNCTION bool is_signed() const { return quantize == Quantize::none ? a.dtype == DType::int8_ : quantize == Quantize::to_int8; }
-  CU_FUNCTION int32_t flipped(int32_t value) const { return is_signed() ? value : value - 128; }
-  CU_FUNCTION int32_t byte(int64_t at, float multiplier, float scale, int32_t zero) const {
-    if (quantize == Quantize::none) return flipped(static_cast<int32_t>(a.get_integer(at)));
-    const float low = is_signed() ? -128.0f : 0.0f, high = is_signed() ? 127.0f : 255.0f;
-    return flipped(static_cast<int32_t>(quantized(a.get_float(at) * multiplier, scale, zero, low, high)) + zero);
-  }
-};
 
 struct ByteRows {
   ByteSource from;      // element [row][k] at row * row_step + k * k_step

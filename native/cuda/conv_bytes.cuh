@@ -2,7 +2,7 @@
 // fill in: so images are laid with their border.
 #pragma once
 #include "any_epilogue.h"
-#include "byte_rows.cuh"
+#include "byte_source.cuh"
 #include "conv.cuh"
 
 namespace kerf {

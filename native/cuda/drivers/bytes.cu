@@ -2,12 +2,15 @@
 // them the sum of each (int32). The kernels multiply int8 by int8; zero points are put right where the sums are stored.
 #include "bytes.h"
 
+#include "../byte_rows.cuh"
 #include "products.h"
 #include "quantize.h"
 
 namespace kerf {
 namespace cuda {
 namespace ops {
+namespace {
+
 Status lay_bytes(Gpu& gpu, const char* op, const ByteRows& rows) {
   if (rows.rows == 0) return Status{};
   const unsigned threads = rows.padded >= 1024 ? 256 : rows.padded >= 512 ? 128 : 32;
@@ -15,6 +18,8 @@ Status lay_bytes(Gpu& gpu, const char* op, const ByteRows& rows) {
   CU_LAUNCH(byte_rows, grid, dim3(threads), kFoldBytes, gpu.stream(), rows);
   return gpu.launched(op);
 }
+
+}  // namespace
 
 Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, bool sums, Tokens* tokens) {
   tokens->padded = PackedBytes(p.k, 0).padded;

@@ -40,7 +40,7 @@ Status lay_bytes_last(Gpu& gpu, const QConvProblem& p, int chunks, const uint8_t
 Status lay_packed(Gpu& gpu, const ConvShape& s, const uint8_t* packed, int64_t row, int chunks, PlainRows* rows) {
   const int64_t taps = s.kernel_h * s.kernel_w, padded = chunks * 16;
   *rows = {packed, static_cast<int>(s.out_channels), static_cast<int>(taps * padded)};
-  if (row == taps * padded) return Status{};
+  if (s.channels == padded) return Status{};
   void* memory;
   Status status = gpu.scratch(static_cast<size_t>(s.out_channels * taps * padded), &memory);
   if (!status.ok()) return status;
