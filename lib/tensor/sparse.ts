@@ -2,7 +2,7 @@
 import { type DType, isFloat } from '../core/dtype'
 import { ArgumentError, DeviceError, DisposedError, DTypeError, ShapeError, show } from '../core/errors'
 import { checkInteger, checkShape, type Shape, sameShape, showShape, sizeOf } from '../core/shape'
-import { checkDevice, type Device, type DeviceName } from './device'
+import { checkDevice, type Device, type DeviceName, type Movable } from './device'
 import { checkTensor, keep, moveTo, type Tensor } from './tensor'
 
 /**
@@ -71,7 +71,7 @@ export function checkFormat(op: string, format: unknown): SparseFormat {
  * A matrix in one of three sparse formats. Made by `prune.sparsify`; `linear` and `matmul` take it as weights,
  * `prune.densify` makes a tensor of it. Nothing about it changes after it is made.
  */
-export class SparseTensor<D extends DType = DType> {
+export class SparseTensor<D extends DType = DType> implements Movable {
   readonly shape: Shape
   readonly format: SparseFormat
   readonly dtype: D
