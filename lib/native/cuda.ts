@@ -93,6 +93,17 @@ export function sparseBytesCuda(valueBytes: number, n: number, count: number): n
   return padded((n + 1) * 4) + padded(count * 4) + padded(count * valueBytes)
 }
 
+/**
+ * Bytes of 2:4 weights [n, k] as sppack() makes them for the sparse tensor cores (native/cuda/drivers/pairs.cu): in units for mma.sp,
+ * or in rows for wgmma.sp; int8 ones with a sum for each row.
+ */
+export function pairBytesCuda(valueBytes: number, n: number, k: number, inRows: boolean): number {
+  const steps = Math.ceil((k * valueBytes) / 128)
+  const metadata = Math.ceil(n / 16) * steps * (valueBytes === 1 ? 256 : 128)
+  const values = (inRows ? n * 64 : Math.ceil(n / 16) * 1024) * steps
+  return values + metadata + (valueBytes === 1 ? 4 * n : 0)
+}
+
 /** Copies to a GPU; the buffer may change after the call. */
 export function upload(memory: DeviceMemory, at: number, buffer: ArrayBuffer, start: number, bytes: number): void {
   addon.cudaUpload(memory, at, buffer, start, bytes)

@@ -1,13 +1,13 @@
 /**
- * The forms that kernels read sparse weights in: which one a product takes, and packing it once. On a GPU there is one form, CSR, and
- * 'panels' stands for it.
+ * The forms that kernels read sparse weights in: which one a product takes, and packing it once.
  */
-import { dtypeCode } from '../core/dtype'
+import { type DType, dtypeCode } from '../core/dtype'
 import { DTypeError } from '../core/errors'
 import { showShape } from '../core/shape'
 import { native } from '../native/call'
-import { sparseBytesCuda } from '../native/cuda'
+import { cudaDevices, pairBytesCuda, sparseBytesCuda } from '../native/cuda'
 import { addon, targetName } from '../native/load'
+import { cudaIndex } from '../tensor/device'
 import { isBlocks, type SparsePacked, type SparseTensor } from '../tensor/sparse'
 import { keep } from '../tensor/tensor'
 import { tensor } from './create'
@@ -20,9 +20,14 @@ const forms = {
   bytes: { panels: 0, tables: 1 },
 } as const
 
+/** Those of GPUs (native/cuda/drivers/pairs.h: CudaSparseForm): any matrix; 2:4 for mma.sp, and for wgmma.sp. */
+const cudaForms = { csr: 0, pairs: 1, pairRows: 2 } as const
+
 /** What the kernels multiply: floats, or bytes by bytes. */
 export type SparseKind = keyof typeof forms
-type Form = keyof typeof forms.float
+type CpuForm = keyof typeof forms.float
+type CudaForm = keyof typeof cudaForms
+type Form = CpuForm | CudaForm
 
 /** Which weights' kernels to ask for: float ones have the same forms whatever their dtype. */
 const codeOf = (kind: SparseKind): number => dtypeCode[kind === 'bytes' ? 'int8' : 'float32']
@@ -41,7 +46,7 @@ const UNIT_NS = 0.25
 const limits = { target: '', rows: new Map<string, number>() }
 
 /** Whether the chosen row of kernels has the form, and means it for so many rows of x. No call of the addon once known. */
-function fits(kind: SparseKind, form: Form, rows: number): boolean {
+function fits(kind: SparseKind, form: CpuForm, rows: number): boolean {
   const target = targetName()
   if (limits.target !== target) {
     limits.target = target
@@ -67,9 +72,19 @@ function madeOf(w: SparseTensor): SparseTensor['made'] {
   return made
 }
 
+/** Up to so many rows mma.sp is as good on GPUs that have wgmma.sp: reading the weights takes the time. */
+const FEW_ROWS = 64
+
+/** The form on w's GPU; x: the dtype that the kernel multiplies by. */
+function cudaFormOf(w: SparseTensor, rows: number, x: DType): CudaForm {
+  // Tensor cores multiply two of a kind; float32 ones would round.
+  if (w.format !== '2:4' || w.dtype !== x || x === 'float32' || w.shape[1] === 0) return 'csr'
+  const hopper = cudaDevices()[cudaIndex(w.device)]?.capability === '9.0'
+  return hopper && rows > FEW_ROWS ? 'pairRows' : 'pairs'
+}
+
 /** The form that `rows` rows by these weights take; `read` gives the non-zeros, if they are asked for. */
-function formOf(kind: SparseKind, w: SparseTensor, rows: number, read: () => CsrArrays): Form {
-  if (w.device !== 'cpu') return 'panels'
+function formOf(kind: SparseKind, w: SparseTensor, rows: number, read: () => CsrArrays): CpuForm {
   if (kind === 'bytes') {
     if (!fits('bytes', 'tables', rows)) return 'panels'
     const made = madeOf(w)
@@ -111,6 +126,7 @@ export interface PackedSparse extends SparsePacked {
 /**
  * @internal The form for `rows` rows, packed once.
  *
+ * @param x the dtype of what they are multiplied by: int8 for bytes
  * @param read the non-zeros; default as they are stored
  */
 export function packedFor(
@@ -118,6 +134,7 @@ export function packedFor(
   kind: SparseKind,
   w: SparseTensor,
   rows: number,
+  x: DType,
   read: () => CsrArrays = () => csrArrays(w),
 ): PackedSparse {
   let arrays: CsrArrays | undefined
@@ -125,12 +142,13 @@ export function packedFor(
     arrays ??= read()
     return arrays
   }
-  return packedAs(op, kind, w, formOf(kind, w, rows, once), once)
+  const form = w.device === 'cpu' ? formOf(kind, w, rows, once) : cudaFormOf(w, rows, x)
+  return packedAs(op, kind, w, form, once)
 }
 
-/** @internal The form of blocks, packed once: sparse convolutions read it, whatever the format. */
+/** @internal The form of blocks (on a GPU CSR), packed once: sparse convolutions read it, whatever the format. */
 export const packedInBlocks = (op: string, w: SparseTensor, read: () => CsrArrays): PackedSparse =>
-  packedAs(op, 'float', w, w.device === 'cpu' ? 'blocks' : 'panels', read)
+  packedAs(op, 'float', w, w.device === 'cpu' ? 'blocks' : 'csr', read)
 
 /** What the packed form's size depends on, and the size in bytes; below 0 where no kernel takes such a matrix. */
 function sizesOf(
@@ -142,9 +160,11 @@ function sizesOf(
 ): { count: number; size: number } {
   const [n, k] = w.shape as [number, number]
   if (w.device !== 'cpu') {
-    // Floats of any dtype become float32.
     const count = values.length
-    return { count, size: sparseBytesCuda(kind === 'bytes' ? 1 : 4, n, count) }
+    const bytes = kind === 'bytes'
+    // As CSR floats of any dtype become float32.
+    if (chosen === 'csr') return { count, size: sparseBytesCuda(bytes ? 1 : 4, n, count) }
+    return { count, size: pairBytesCuda(bytes ? 1 : 2, n, k, chosen === 'pairRows') }
   }
   const form = forms[kind][chosen as 'panels']
   const counted = kind === 'bytes' ? w.made.byteCounts?.[chosen as 'panels'] : undefined
@@ -153,7 +173,7 @@ function sizesOf(
 }
 
 function packedAs(op: string, kind: SparseKind, w: SparseTensor, chosen: Form, read: () => CsrArrays): PackedSparse {
-  const form = forms[kind][chosen as 'panels']
+  const form = w.device === 'cpu' ? forms[kind][chosen as 'panels'] : cudaForms[chosen as CudaForm]
   const made = madeOf(w)
   const name = `${kind} ${chosen}`
   // int8 weights count as float32 where x is float.

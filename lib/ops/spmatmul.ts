@@ -110,7 +110,7 @@ function product(
     run(result, flat, bias32, code) {
       const rows = flat.shape[0] as number
       if (quantizeInput === undefined) {
-        const { packed, weights, form, count } = packedFor(op, 'float', w, rows, () => floatArrays(w))
+        const { packed, weights, form, count } = packedFor(op, 'float', w, rows, flat.dtype, () => floatArrays(w))
         const lines = inputs === 1 || flat.strides[1] === 1 ? flat : copyTo(flat, flat.dtype)
         native.spmatmul(result, lines, packed, bias32, code, weights, form, count)
         return
@@ -118,7 +118,7 @@ function product(
       checkInner(op, inputs, false)
       const { quantize = 'none', aScale = null, aZero = null } = inputBytes(op, quantizeInput)
       const factors = multiplier && checkMultiplier(op, multiplier, inputs)
-      const { packed, form, count } = packedFor(op, 'bytes', w, rows)
+      const { packed, form, count } = packedFor(op, 'bytes', w, rows, 'int8')
       // biome-ignore format: the parameters of ops.def
       native.spqmatmul(
         result, flat, quantizeCode[quantize], aScale, aZero, factors, packed, w.scale, bias32, code, form, count,

@@ -26,8 +26,8 @@ struct MatmulConfig {
   int features, tokens, stages, threads, shared_bytes;
 };
 
-// The product. weights: dense ones, codes of 8 or 4 bits, or 2:4. multiprocessors and sm (80, 90, ...) of the GPU.
-enum class MatmulWeights { dense, codes8, codes4, kept };
+// The product. weights: dense ones, codes of 8 or 4 bits, or 2:4 in units (for mma.sp), in rows (for wgmma.sp) or in both. multiprocessors and sm (80, 90, ...) of the GPU.
+enum class MatmulWeights { dense, codes8, codes4, kept, kept_units, kept_rows };
 struct MatmulDesc {
   int64_t features, tokens, k;
   const char* type;
@@ -70,8 +70,8 @@ inline bool fits(const MatmulConfig& c, const MatmulDesc& d) {
   switch (c.kind) {
     case MatmulKind::codes8: return d.weights == MatmulWeights::codes8;
     case MatmulKind::codes4: return d.weights == MatmulWeights::codes4;
-    case MatmulKind::kept: return d.weights == MatmulWeights::kept;
-    case MatmulKind::wgmma_sparse: return d.weights == MatmulWeights::kept && d.sm == 90;
+    case MatmulKind::kept: return d.weights == MatmulWeights::kept || d.weights == MatmulWeights::kept_units;
+    case MatmulKind::wgmma_sparse: return (d.weights == MatmulWeights::kept || d.weights == MatmulWeights::kept_rows) && d.sm == 90;
     case MatmulKind::wgmma: return d.weights == MatmulWeights::dense && d.sm == 90;
     default: return d.weights == MatmulWeights::dense;
   }

@@ -85,19 +85,28 @@ struct Metadata {
   }
 };
 
-// The metadata of one unit as the lanes of mma.sp and wgmma.sp bring it. 16-bit types: a word of all four lanes of a
-// quad serves two products of 32, chosen by the selector. 8-bit types: a word for each of two products of 64.
+// Word number `word` of the metadata of a unit, as the lanes of mma.sp and wgmma.sp bring it: fours(row, k, count) answers `count`
+// fours, four bits each, from k on of one of the unit's 16 rows. 16-bit types: a word of all four lanes of a quad serves two products
+// of 32, chosen by the selector. 8-bit types: a word for each of two products of 64.
+template <class Fours>
+KERF_INLINE uint32_t metadata_word(int word, int bytes, Fours fours) {
+  const int lane = word % 32, row = lane / 4, quad = lane % 4;
+  if (bytes == 2) return fours(row, quad * 16, 4) | fours(row + 8, quad * 16, 4) << 16;
+  return fours(row + quad % 2 * 8, word / 32 * 64 + quad / 2 * 32, 8);
+}
+
+// Byte `at` of the 1024 of a unit's kept values: which of its 16 rows, and which byte of the 64 of a row.
+struct KeptPlace { int row, byte; };
+KERF_INLINE KeptPlace kept_place(int at) {  // byte at % 4 of register at / 4 % 4 of lane at / 16 % 32 of product at / 512
+  const int reg = at / 4 % 4, lane = at / 16 % 32;
+  return {lane / 4 + reg % 2 * 8, at / 512 * 32 + reg / 2 * 16 + lane % 4 * 4 + at % 4};
+}
+
 inline void pack_metadata_unit(uint32_t* to, const Metadata& metadata, int64_t block, int64_t step, int bytes) {
-  for (int lane = 0; lane < 32; lane++) {
-    const int64_t row = block * 16 + lane / 4, quad = lane % 4;
-    if (bytes == 2) {
-      const int64_t k = step * 64 + quad * 16;
-      to[lane] = metadata.fours(row, k, 4) | metadata.fours(row + 8, k, 4) << 16;
-    } else {
-      for (int half = 0; half < 2; half++)
-        to[half * 32 + lane] = metadata.fours(row + quad % 2 * 8, step * 128 + half * 64 + quad / 2 * 32, 8);
-    }
-  }
+  for (int word = 0; word < 32 * kept_metadata_words(bytes); word++)
+    to[word] = metadata_word(word, bytes, [&](int row, int k, int count) {
+      return metadata.fours(block * 16 + row, step * (128 / bytes) + k, count);
+    });
 }
 
 // [ceil(M / 16)][steps][words], what matmul_wgmma_sparse reads beside the values.
@@ -112,10 +121,9 @@ inline void pack_kept(uint8_t* to, const uint8_t* values, const Metadata& metada
   const int64_t row_bytes = metadata.K / 2 * bytes;
   for (int64_t block = 0; block * 16 < metadata.M; block++)
     for (int64_t step = 0; step < steps_of(metadata.K, bytes); step++, to += kept_unit_bytes(bytes)) {
-      for (int i = 0; i < 1024; i++) {  // byte i % 4 of register i / 4 % 4 of lane i / 16 % 32 of product i / 512
-        const int reg = i / 4 % 4, lane = i / 16 % 32;
-        const int64_t m = block * 16 + lane / 4 + reg % 2 * 8;
-        const int64_t at = step * 64 + i / 512 * 32 + reg / 2 * 16 + lane % 4 * 4 + i % 4;
+      for (int i = 0; i < 1024; i++) {
+        const KeptPlace place = kept_place(i);
+        const int64_t m = block * 16 + place.row, at = step * 64 + place.byte;
         to[i] = m < metadata.M && at < row_bytes ? values[m * row_bytes + at] : 0;
       }
       uint32_t words[64];

@@ -2,6 +2,7 @@
 // pixels, a warp walks the non-zeros of one row of W together, so that what it reads of W comes once for 32 sums; of few tokens lanes
 // are the non-zeros. Sums are float32, in the order of the columns, of few tokens in the order of the lanes.
 #pragma once
+#include "any_epilogue.h"
 #include "elements.cuh"
 #include "finish.h"
 #include "operands.cuh"
@@ -69,27 +70,74 @@ constexpr int kSparseRows = kSparseTile * 32 / kSparseThreads;  // of a warp, on
 constexpr int kSparsePitch = kSparseTile + 1;                   // no bank conflicts, by rows or by columns
 constexpr int kSparseSharedBytes = kSparseTile * kSparsePitch * 4;
 
+// The sum of a row's products for one token.
+struct FloatSum {
+  float sum = 0.0f;
+  CU_FUNCTION void add(float w, float x) { sum += w * x; }
+  CU_FUNCTION void join(int mask) { sum += cu::shuffle_xor(sum, mask); }
+};
+// Of bytes with the sum of the weights, which a token's zero point is multiplied by.
+struct ByteSum {
+  int32_t sum = 0, weights = 0;
+  CU_FUNCTION void add(int32_t w, int32_t x) { sum += w * x, weights += w; }
+  CU_FUNCTION void join(int mask) { sum += cu::shuffle_xor(sum, mask), weights += cu::shuffle_xor(weights, mask); }
+};
+
+// What becomes of sums. exact(): four bytes of them, put(): where they go.
+struct FinishFloats : Finish {
+  using Sum = FloatSum;
+  CU_FUNCTION float exact(const FloatSum& s, uint32_t) const { return s.sum; }
+  template <class Out>
+  CU_FUNCTION void put(const Out& out, int64_t at, float sum, uint32_t, uint32_t feature) const { out.put(at, (*this)(sum, feature)); }
+};
+struct FinishBytes {
+  using Sum = ByteSum;
+  const float *weight_scale, *token_scale, *bias;  // one a feature or one, one a token or one; null where out is int32
+  const int32_t* token_zero;                       // null: 0
+  bool one_weight_scale, one_token;
+  int32_t shift;  // added to every token's zero point
+  Activation activation;
+
+  CU_FUNCTION int32_t exact(const ByteSum& s, uint32_t token) const {
+    const int32_t zero = shift + (token_zero ? cu::load_global(token_zero + (one_token ? 0 : token)) : 0);
+    return exact_sum(s.sum, zero, s.weights, 0, 0);
+  }
+  CU_FUNCTION void put(const Integers& out, int64_t at, int32_t sum, uint32_t, uint32_t) const { out.put(at, static_cast<int64_t>(sum)); }
+  template <class F>
+  CU_FUNCTION void put(const Floats<F>& out, int64_t at, int32_t sum, uint32_t token, uint32_t feature) const {
+    const float of_token = cu::load_global(token_scale + (one_token ? 0 : token));
+    const float scale = cu::multiply(of_token, cu::load_global(weight_scale + (one_weight_scale ? 0 : feature)));
+    out.put(at, real_of(sum, scale, bias ? cu::load_global(bias + feature) : 0.0f, activation));
+  }
+};
+// int8 as the kernels read their x.
+struct SignedBytes {
+  const void* data;
+  CU_FUNCTION int32_t get(int64_t at) const { return cu::load_global(static_cast<const int8_t*>(data) + at); }
+};
+
 // out [token][feature], rows `out_row` apart, by tiles of 32 features and 32 tokens; x [k][tokens], so that the lanes' tokens lie
 // together. The tile of sums is turned in shared memory, since features lie together in the output.
-template <class Out, class X>
-__global__ void spmatmul_tiles(uint32_t tiles, SparseRows<float> w, uint32_t tokens, X x, Out out, int64_t out_row, Finish finish) {
-  float* const tile = reinterpret_cast<float*>(cu::shared_memory());
+template <class Value, class Out, class X, class Finisher>
+__global__ void spmatmul_tiles(uint32_t tiles, SparseRows<Value> w, uint32_t tokens, X x, Out out, int64_t out_row, Finisher finish) {
+  using Exact = decltype(finish.exact({}, 0));
+  Exact* const tile = reinterpret_cast<Exact*>(cu::shared_memory());
   const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32 * kSparseRows;
   const uint32_t across = (w.n + kSparseTile - 1) / kSparseTile;
   for (uint32_t number = blockIdx.x; number < tiles; number += gridDim.x) {
     const uint32_t feature0 = number % across * kSparseTile, token0 = number / across * kSparseTile;
     const uint32_t token = token0 + lane < tokens ? token0 + lane : tokens - 1;
     for (uint32_t i = first; i < first + kSparseRows; i++) {
-      float sum = 0.0f;
+      typename Finisher::Sum sum;
       if (feature0 + i < w.n)
-        w.each(feature0 + i, 0, 1, [&](uint32_t column, float value) { sum += value * x.get(static_cast<int64_t>(column) * tokens + token); });
-      cu::store_shared(tile + i * kSparsePitch + lane, sum);
+        w.each(feature0 + i, 0, 1, [&](uint32_t column, Value value) { sum.add(value, x.get(static_cast<int64_t>(column) * tokens + token)); });
+      cu::store_shared(tile + i * kSparsePitch + lane, finish.exact(sum, token));
     }
     cu::sync_threads();
     const uint32_t feature = feature0 + lane;
     for (uint32_t i = first; i < first + kSparseRows; i++)
       if (token0 + i < tokens && feature < w.n)
-        out.put((token0 + i) * out_row + feature, finish(cu::load_shared(tile + lane * kSparsePitch + i), feature));
+        finish.put(out, (token0 + i) * out_row + feature, cu::load_shared(tile + lane * kSparsePitch + i), token0 + i, feature);
     cu::sync_threads();  // the tile is written again
   }
 }
@@ -97,24 +145,25 @@ __global__ void spmatmul_tiles(uint32_t tiles, SparseRows<float> w, uint32_t tok
 constexpr int kFewTokens = 8;
 
 // The same for up to kFewTokens tokens, a warp a feature; x [token][k] as it is, rows `x_row` apart.
-template <class Out, class X>
-__global__ void spmatmul_few(SparseRows<float> w, uint32_t tokens, X x, int64_t x_row, Out out, int64_t out_row, Finish finish) {
+template <class Value, class Out, class X, class Finisher>
+__global__ void spmatmul_few(SparseRows<Value> w, uint32_t tokens, X x, int64_t x_row, Out out, int64_t out_row, Finisher finish) {
+  using Sum = typename Finisher::Sum;
   const uint32_t lane = threadIdx.x % 32;
   for (uint32_t feature = first_element() / 32; feature < w.n; feature += element_step() / 32) {
-    float sums[kFewTokens] = {};
-    w.each(feature, lane, 32, [&](uint32_t column, float value) {
+    Sum sums[kFewTokens] = {};
+    w.each(feature, lane, 32, [&](uint32_t column, Value value) {
 #pragma unroll
       for (uint32_t t = 0; t < kFewTokens; t++)
-        if (t < tokens) sums[t] += value * x.get(t * x_row + column);
+        if (t < tokens) sums[t].add(value, x.get(t * x_row + column));
     });
-    float own = 0.0f;
+    Sum own;
 #pragma unroll
     for (uint32_t t = 0; t < kFewTokens; t++) {
 #pragma unroll
-      for (int mask = 16; mask > 0; mask /= 2) sums[t] += cu::shuffle_xor(sums[t], mask);
+      for (int mask = 16; mask > 0; mask /= 2) sums[t].join(mask);
       if (lane == t) own = sums[t];
     }
-    if (lane < tokens) out.put(lane * out_row + feature, finish(own, feature));
+    if (lane < tokens) finish.put(out, lane * out_row + feature, finish.exact(own, lane), lane, feature);
   }
 }
 

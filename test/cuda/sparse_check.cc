@@ -77,14 +77,14 @@ static void product(const char* kernel, int n, int tokens, int k) {
     const SparseRows<float> rows = w.rows();
     const As<T> from{x.data.data()};
     const As<Out> to{out.data()};
-    const Finish finish = w.finish();
+    const FinishFloats finish{w.finish()};
     const auto count = static_cast<uint32_t>(tokens);
     const int64_t x_row = k, out_row = n;
     const auto tiles = static_cast<uint32_t>((n + 31) / 32 * ((tokens + 31) / 32));
     if (few)
-      CU_LAUNCH((spmatmul_few<As<Out>, As<T>>), dim3(1), dim3(64), 0, 0, rows, count, from, x_row, to, out_row, finish);
+      CU_LAUNCH((spmatmul_few<float, As<Out>, As<T>, FinishFloats>), dim3(1), dim3(64), 0, 0, rows, count, from, x_row, to, out_row, finish);
     else
-      CU_LAUNCH((spmatmul_tiles<As<Out>, As<T>>), dim3(1), dim3(kSparseThreads), kSparseSharedBytes, 0, tiles, rows, count, from, to, out_row,
+      CU_LAUNCH((spmatmul_tiles<float, As<Out>, As<T>, FinishFloats>), dim3(1), dim3(kSparseThreads), kSparseSharedBytes, 0, tiles, rows, count, from, to, out_row,
                 finish);
     double most = 0;
     for (int t = 0; t < tokens; t++)

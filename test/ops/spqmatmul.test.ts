@@ -71,8 +71,8 @@ onEveryTarget('sums of bytes are the exact integers of a loop nest, in every for
         const s = sparsify(quantized(w, n, k, false), format)
         const next = generator(i + 40)
         const bytes = Uint8Array.from({ length: m * k }, () => (next() < 0.3 ? 255 : Math.floor(next() * 256)))
-        const out = empty('int32', [m, n])
-        const { packed, form, count } = packedFor('test', 'bytes', s, m)
+        const out = empty('int32', [m, n], s.device)
+        const { packed, form, count } = packedFor('test', 'bytes', s, m, 'int8')
         const x = tensor(bytes, { shape: [m, k], dtype: 'uint8' })
         native.spqmatmul(out, x, quantizeCode.none, null, null, null, packed, null, null, 0, form, count)
         const want = nd([m, n], ([row, col]) => {

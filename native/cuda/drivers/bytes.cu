@@ -21,13 +21,12 @@ Status lay_bytes(Gpu& gpu, const char* op, const ByteRows& rows) {
 
 }  // namespace
 
-Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, bool sums, Tokens* tokens) {
-  tokens->padded = PackedBytes(p.k, 0).padded;
+Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, int64_t padded, bool sums, Tokens* tokens) {
   tokens->shift = shift_of(p.quantize, p.a_type);
   ByteRows r{};
   r.from.a = {const_cast<void*>(p.a), p.a_type};
   r.row_step = p.a_row, r.k_step = p.a_col;
-  r.rows = static_cast<uint32_t>(p.m), r.k = static_cast<uint32_t>(p.k), r.padded = static_cast<uint32_t>(tokens->padded);
+  r.rows = static_cast<uint32_t>(p.m), r.k = static_cast<uint32_t>(p.k), r.padded = static_cast<uint32_t>(padded);
   if (p.quantize == Quantize::per_tensor || p.quantize == Quantize::per_row) {
     const bool by_row = p.quantize == Quantize::per_row && p.k > 0;
     void* found;
@@ -47,12 +46,12 @@ Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, bool sums, Tokens
   r.from.quantize = p.quantize;
   r.scale = p.a_scale, r.zero = p.a_zero, r.one_scale = p.a_step == 0;
   r.multiplier = p.a_multiplier;
-  if (!sums && p.quantize == Quantize::none && p.a_type == DType::int8_ && p.a_col == 1 && p.a_row == tokens->padded &&
-      p.k == tokens->padded && aligned16(p.a)) {
+  if (!sums && p.quantize == Quantize::none && p.a_type == DType::int8_ && p.a_col == 1 && p.a_row == padded &&
+      p.k == padded && aligned16(p.a)) {
     tokens->rows = static_cast<const uint8_t*>(p.a);  // as they are
     return Status{};
   }
-  const int64_t bytes = p.m * tokens->padded;
+  const int64_t bytes = p.m * padded;
   void* memory;
   Status status = gpu.scratch(static_cast<size_t>(bytes + (sums ? 4 * p.m : 0)), &memory);
   if (!status.ok()) return status;
@@ -64,11 +63,11 @@ Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, bool sums, Tokens
 }
 
 Status multiply_bytes(Gpu& gpu, const char* op, QMatmulProblem& p, const View& out, MatmulWeights weights, MatmulOperands& o,
-                      const int32_t* weight_sum) {
+                      const int32_t* weight_sum, int64_t padded) {
   const bool bytes = out.dtype == DType::int8_ || out.dtype == DType::uint8_;
   if (bytes && !is_fused(p.activation)) return Status::error(Code::unsupported, "%s: no CUDA kernel of this activation for a result of bytes", op);
   Tokens tokens{};
-  Status status = lay_tokens(gpu, op, p, p.b_zero != nullptr, &tokens);
+  Status status = lay_tokens(gpu, op, p, padded, p.b_zero != nullptr, &tokens);
   const auto vector = [&](const auto* from, int64_t step, DType dtype, auto** to) {
     if (!status.ok()) return;
     OptView v;
@@ -84,7 +83,7 @@ Status multiply_bytes(Gpu& gpu, const char* op, QMatmulProblem& p, const View& o
   if (!status.ok()) return status;
   o.x = tokens.rows;
   o.token_scale = p.a_scale;
-  o.M = static_cast<int>(p.n), o.N = static_cast<int>(p.m), o.K = static_cast<int>(tokens.padded);
+  o.M = static_cast<int>(p.n), o.N = static_cast<int>(p.m), o.K = static_cast<int>(padded);
   ByteSums& b = o.bytes;
   b.k = static_cast<int32_t>(p.k);
   b.weight_sum = p.a_zero || tokens.shift ? weight_sum : nullptr;
@@ -131,7 +130,7 @@ Status qmatmul(Gpu& gpu, View out, View a, i64 quantize, OptView a_scale, OptVie
   MatmulOperands o{};
   o.w = static_cast<const uint8_t*>(packed.data);
   const auto* sums = reinterpret_cast<const int32_t*>(o.w + size.sums());
-  return multiply_bytes(gpu, "qmatmul", p, out, MatmulWeights::dense, o, sums);
+  return multiply_bytes(gpu, "qmatmul", p, out, MatmulWeights::dense, o, sums, size.padded);
 }
 
 }  // namespace ops

@@ -25,15 +25,14 @@ inline int32_t shift_of(Quantize quantize, DType type) {
 struct Tokens {
   const uint8_t* rows;  // int8 [m][padded]
   const int32_t* sums;  // [m], or null
-  int64_t padded;
   int32_t shift;        // added to their zero points: -128 where the bytes were uint8
 };
 
-// A as bytes; where the problem says that its scales are to be found, they are, and the problem then has them.
-Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, bool sums, Tokens* tokens);
-// The product of A with weights that `o` names; weight_sum: [n], over K.
+// A as bytes, rows of `padded`; where the problem says that its scales are to be found, they are, and the problem then has them.
+Status lay_tokens(Gpu& gpu, const char* op, QMatmulProblem& p, int64_t padded, bool sums, Tokens* tokens);
+// The product of A, rows of `padded`, with weights that `o` names; weight_sum: [n], over K.
 Status multiply_bytes(Gpu& gpu, const char* op, QMatmulProblem& p, const View& out, MatmulWeights weights, MatmulOperands& o,
-                      const int32_t* weight_sum);
+                      const int32_t* weight_sum, int64_t padded);
 
 }  // namespace ops
 }  // namespace cuda

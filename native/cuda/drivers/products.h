@@ -39,24 +39,19 @@ Status as_vector(Gpu& gpu, const OptView& v, const void** vector);
 // parts and multiprocessors are found here.
 Status run_product(Gpu& gpu, const char* op, MatmulWeights weights, const char* type, const char* out, MatmulOperands& operands);
 
-// Calls body(result, activation) with what a kernel can store to: `out` itself where it is contiguous, aligned and of a dtype in
-// which the activation can follow, else scratch memory; then does what the kernel could not.
+// Calls body(result, activation) with what such a kernel can store to, contiguous and from 16 bytes on: `out`, or scratch memory;
+// then does what the kernel could not.
 template <class Body>
 Status with_result(Gpu& gpu, const View& out, Activation activation, Body&& body) {
-  const bool fused = is_fused(activation);
-  View result = out;
-  const bool direct = contiguous(out) && aligned16(out.data) && (fused || out.dtype == DType::float32_);
-  Status status;
-  if (!direct) {
-    const DType type = fused ? out.dtype : DType::float32_;
+  return with_activation(gpu, out, activation, [&](const View& sums, Activation fused) {
+    if (contiguous(sums) && aligned16(sums.data)) return body(sums, fused);
     void* memory;
-    status = gpu.scratch(static_cast<size_t>(count(out) * element_bytes(type)), &memory);
+    Status status = gpu.scratch(static_cast<size_t>(count(sums) * element_bytes(sums.dtype)), &memory);
     if (!status.ok()) return status;
-    result = contiguous_view(memory, type, out);
-  }
-  status = body(result, fused ? activation : Activation::none);
-  if (status.ok() && !fused) status = activate(gpu, activation, result);
-  return status.ok() && !direct ? copy(gpu, out, result) : status;
+    const View result = contiguous_view(memory, sums.dtype, sums);
+    status = body(result, fused);
+    return status.ok() ? copy(gpu, sums, result) : status;
+  });
 }
 
 }  // namespace ops
