@@ -9,7 +9,7 @@ import {
   showGranularity,
 } from '../core/quantization'
 import { checkShape, type Shape, sameShape, showShape, sizeOf } from '../core/shape'
-import { type Device, type DeviceName, checkDevice } from './device'
+import { checkDevice, type Device, type DeviceName } from './device'
 import { checkTensor, keep, moveTo, type Tensor } from './tensor'
 
 const dtypes: readonly QuantDType[] = ['int8', 'uint8', 'int4', 'uint4']
