@@ -4,7 +4,7 @@ import { ArgumentError, show } from '../core/errors'
 import { Means } from '../core/means'
 import { checkInteger } from '../core/shape'
 import { checkBatch } from '../data/dataset'
-import { checkModel, keepingModes } from '../nn/model'
+import { besideModel, checkModel, keepingModes } from '../nn/model'
 import { Module } from '../nn/module'
 import { add } from '../ops/arithmetic'
 import { detach } from '../ops/clone'
@@ -225,10 +225,11 @@ function step(plan: Plan, terms: Terms, given: readonly Tensor[]): Promise<Tenso
   const op = 'distill'
   return scope(async () => {
     const fields = given.length - (cache ? teachers.length : 0)
-    const [input, labels = null] = given.slice(0, fields) as [Tensor, Tensor?]
+    const beside = (t: Tensor) => besideModel(student, t)
+    const [input, labels = null] = given.slice(0, fields).map(beside) as [Tensor, Tensor?]
     terms.clear()
     const asked = weights.alpha < 1 || features.length > 0
-    const answers = !asked ? null : cache ? given.slice(fields) : await ask(op, teachers, input)
+    const answers = !asked ? null : (cache ? given.slice(fields) : await ask(op, teachers, input)).map(beside)
     const parts = lossParts(op, student.forward(input), answers, labels, weights)
     const outer = weighed(parts, weights.alpha)
     const inner = terms.loss(op)
@@ -243,5 +244,6 @@ function step(plan: Plan, terms: Terms, given: readonly Tensor[]): Promise<Tenso
 
 /** Losses in one tensor, read at once; 0 for one that is not. */
 function shown(losses: readonly (Tensor | null)[]): Tensor {
-  return stack(losses.map((loss) => (loss ? detach(loss) : (zeros([]) as Tensor))))
+  const { device } = losses.find((loss) => loss !== null) as Tensor
+  return stack(losses.map((loss) => (loss ? detach(loss) : (zeros([], { device }) as Tensor))))
 }

@@ -1,5 +1,6 @@
 /** Who teaches: modules and functions, one or several, run without gradients and without dropout. */
 import { ArgumentError, show } from '../core/errors'
+import { besideModel } from '../nn/model'
 import { Module } from '../nn/module'
 import { noGrad } from '../tensor/context'
 import { Tensor } from '../tensor/tensor'
@@ -24,7 +25,9 @@ export async function ask(op: string, teachers: readonly Teacher[], input: Tenso
   const answers: Tensor[] = []
   for (const [i, teacher] of teachers.entries()) {
     if (teacher instanceof Module) teacher.eval() // each time: a callback may have trained it meanwhile
-    const logits = await noGrad(async () => (teacher instanceof Module ? teacher.forward(input) : await teacher(input)))
+    const logits = await noGrad(async () =>
+      teacher instanceof Module ? teacher.forward(besideModel(teacher, input)) : await teacher(input),
+    )
     if (!(logits instanceof Tensor))
       throw new ArgumentError(`${op}: teacher ${i} must answer a tensor of logits, got ${show(logits)}`)
     answers.push(logits)

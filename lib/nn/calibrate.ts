@@ -10,7 +10,7 @@ import { reshape, transpose } from '../ops/shape'
 import { noGrad, scope } from '../tensor/context'
 import { keep, Tensor } from '../tensor/tensor'
 import { listen } from './listen'
-import { keepingModes } from './model'
+import { besideModel, keepingModes } from './model'
 import type { AnyModule, Module } from './module'
 
 /** Batches of inputs: a tensor each, or an array whose first element is the input, as data.loader() gives. */
@@ -184,7 +184,8 @@ export async function observe(
 ): Promise<Map<string, Seen>> {
   if (!isIterable(data))
     throw new ArgumentError(`${op}: calibrationData must be an iterable of batches, got ${show(data)}`)
-  const forward = run ?? ((batch: unknown) => (model as unknown as Module).forward(inputOf(op, batch)))
+  const forward =
+    run ?? ((batch: unknown) => (model as unknown as Module).forward(besideModel(model, inputOf(op, batch))))
   const watchers = [...wanted].map(([path, how]) => new Watcher(model.getModule(path), path, how))
   try {
     await keepingModes([model], () => {

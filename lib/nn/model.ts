@@ -1,8 +1,10 @@
 /** What the functions on whole models share. */
+import type { DType } from '../core/dtype'
 import { ArgumentError, show } from '../core/errors'
 import { native } from '../native/call'
 import { eq } from '../ops/arithmetic'
 import { sum } from '../ops/reduce'
+import { toDevice } from '../ops/transfer'
 import { noGrad, scope } from '../tensor/context'
 import { changed, type Tensor } from '../tensor/tensor'
 import { type AnyModule, Module } from './module'
@@ -23,6 +25,12 @@ export function replaceLayer<M extends AnyModule>(model: M, old: AnyModule, laye
   for (const module of model.modules())
     for (const [name, child] of module.namedChildren()) if (child === old) module.setChild(name, layer)
   return model
+}
+
+/** A tensor on the device of a model's parameters (of its buffers, where it has none): itself where it is there, else a copy. */
+export function besideModel<D extends DType>(model: AnyModule, x: Tensor<D>): Tensor<D> {
+  const [first = Object.values(model.stateDict())[0]] = model.parameters() as Tensor[]
+  return first ? toDevice(x, first.device) : x
 }
 
 /** parameter = value, in place. */

@@ -3,10 +3,9 @@ import type { DType, FloatDType } from '../core/dtype'
 import { isFloat } from '../core/dtype'
 import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { sameShape, showShape } from '../core/shape'
-import { native } from '../native/call'
 import { type Destination, type Device, type DeviceName, destinationOf, type Movable } from '../tensor/device'
 import { applyMask } from '../tensor/mask'
-import { changed, checkTensor, copyTo, keep, moveTo, Tensor } from '../tensor/tensor'
+import { assignFrom, changed, checkTensor, copyTo, keep, moveTo, Tensor } from '../tensor/tensor'
 import { checkMask, Parameter } from './parameter'
 
 /** Any module, whatever forward() takes and returns. */
@@ -134,7 +133,7 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
   }
 
   /**
-   * Copies values into the parameters and persistent buffers, converting their dtype. The snake_case spelling of a
+   * Copies values into the parameters and persistent buffers, converting their dtype, from any device. The snake_case spelling of a
    * name, as in PyTorch checkpoints ('out_proj.weight' for outProj.weight), is accepted too. Nothing changes when
    * this throws.
    *
@@ -191,11 +190,13 @@ export abstract class Module<In extends readonly unknown[] = [input: Tensor], Ou
     for (const [name, tensor] of given) {
       const target = own.get(name) as Tensor
       if (target === tensor || masked(name)) continue
-      native.copy(target, tensor)
+      assignFrom(target, tensor)
       changed(target)
       if (!masks.has(target as Parameter)) applyMask(target)
     }
-    for (const [parameter, mask] of masks) parameter.mask = mask
+    for (const [parameter, mask] of masks)
+      parameter.mask =
+        mask.device === parameter.device ? mask : (keep(moveTo(mask, parameter.device)) as Tensor<'bool'>)
     for (const module of this.modules()) module.stateLoaded()
     return { missing, unexpected }
   }

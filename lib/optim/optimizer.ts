@@ -4,7 +4,7 @@ import { ArgumentError, DTypeError, ShapeError, show } from '../core/errors'
 import { sameShape, showShape } from '../core/shape'
 import { native } from '../native/call'
 import { applyMask } from '../tensor/mask'
-import { changed, checkTensor, empty, keep, Tensor } from '../tensor/tensor'
+import { assignFrom, changed, checkTensor, empty, keep, Tensor } from '../tensor/tensor'
 
 /** What every group has; each optimizer adds its own. */
 export interface GroupOptions {
@@ -198,7 +198,7 @@ function copyState(what: string, given: ParamState, parameter: Tensor): ParamSta
         )
       }
       const copy = zerosBeside(parameter)
-      native.copy(copy, value)
+      assignFrom(copy, value)
       return [name, copy]
     }),
   )

@@ -164,7 +164,7 @@ export function selected<T extends Tensor>(x: T, axes: readonly (readonly number
     noGrad(() => {
       let out: Tensor = x
       for (const [axis, positions] of axes.entries())
-        if (positions) out = indexSelect(out, axis, tensor([...positions], { dtype: 'int64' }))
+        if (positions) out = indexSelect(out, axis, tensor([...positions], { dtype: 'int64', device: x.device }))
       return keep(out)
     }),
   ) as Tensor<T['dtype']>

@@ -157,7 +157,7 @@ export async function sparseGpt(model: AnyModule, options: SparseGptOptions): Pr
         return sparseGptWeights(op, work, gram, settings, pauses)
       })
       saved.push(new Saved(weight))
-      scope(() => native.copy(weight, tensor(values, { shape: weight.shape })))
+      scope(() => native.copy(weight, tensor(values, { shape: weight.shape, device: weight.device })))
       changed(weight)
       setMask(work)
     }

@@ -15,6 +15,7 @@ import { max, min } from '../ops/reduce'
 import { unsqueeze } from '../ops/shape'
 import { cast, exp, log } from '../ops/unary'
 import { noGrad } from '../tensor/context'
+import type { DeviceName } from '../tensor/device'
 import { QuantizedTensor } from '../tensor/quantized'
 import { copyTo, empty, type Tensor } from '../tensor/tensor'
 import type { QuantConfig } from './config'
@@ -67,17 +68,18 @@ export abstract class QatLayer<Q extends Quantized = Quantized> extends Module {
     this.#learned = options.ranges === 'learned'
     this.#rate = options.rate
     const fixed = { fixed: true }
+    const { device } = layer.weight
     const observed = config.kind === 'int8Static'
     const affine = this.#learned && observed && config.input === 'uint8'
     // NaN: not seen yet. A state that is saved says so too.
-    this.registerBuffer('rangeMin', observed ? scalar('float32', Number.NaN) : null, fixed)
-    this.registerBuffer('rangeMax', observed ? scalar('float32', Number.NaN) : null, fixed)
-    this.registerBuffer('inputZeroPoint', affine ? scalar('int32', 0) : null, fixed)
+    this.registerBuffer('rangeMin', observed ? scalar('float32', Number.NaN, device) : null, fixed)
+    this.registerBuffer('rangeMax', observed ? scalar('float32', Number.NaN, device) : null, fixed)
+    this.registerBuffer('inputZeroPoint', affine ? scalar('int32', 0, device) : null, fixed)
     if (!this.#learned) return
     // Scales are parameters from the start, so that optimizers find them.
     const { scale } = noGrad(() => this.#weights())
     this.weightLogScale = new Parameter(log(scale))
-    if (observed) this.inputLogScale = new Parameter(scalar('float32', 0))
+    if (observed) this.inputLogScale = new Parameter(scalar('float32', 0, device))
   }
 
   /** The layer's op on floats. */
@@ -229,8 +231,8 @@ export abstract class QatLayer<Q extends Quantized = Quantized> extends Module {
   }
 }
 
-function scalar<D extends 'float32' | 'int32'>(dtype: D, value: number): Tensor<D> {
-  const t = empty(dtype, [])
+function scalar<D extends 'float32' | 'int32'>(dtype: D, value: number, device: DeviceName): Tensor<D> {
+  const t = empty(dtype, [], device)
   native.fill(t, value)
   return t
 }

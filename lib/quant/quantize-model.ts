@@ -10,6 +10,7 @@ import { tensor } from '../ops/create'
 import { converted } from '../ops/op'
 import { packInt4 } from '../ops/quantize'
 import { noGrad, scope } from '../tensor/context'
+import type { DeviceName } from '../tensor/device'
 import { QuantizedTensor } from '../tensor/quantized'
 import { copyTo, type Tensor } from '../tensor/tensor'
 import { awqScales } from './awq'
@@ -34,24 +35,24 @@ export interface QuantizeModelOptions {
 
 const values = async (t: Tensor): Promise<Float32Array> => (await converted(t, 'float32').data()) as Float32Array
 
-/** What GPTQ and AWQ make, as tensors. */
-function fromCodes(q: WeightCodes, granularity: WeightOnly['granularity']): QuantizedTensor {
+/** What GPTQ and AWQ make, as tensors on the device of the weights. */
+function fromCodes(q: WeightCodes, granularity: WeightOnly['granularity'], device: DeviceName): QuantizedTensor {
   const shape = [q.out, q.inputs]
-  const bytes = tensor(q.codes, { shape, dtype: 'int8' })
+  const bytes = tensor(q.codes, { shape, dtype: 'int8', device })
   const scales = granularity.kind === 'group' ? [q.out, Math.ceil(q.inputs / q.groupSize)] : [q.out]
   return new QuantizedTensor({
     shape,
     dtype: q.bits === 8 ? 'int8' : 'int4',
     granularity,
     values: q.bits === 8 ? bytes : packInt4(bytes),
-    scale: tensor(q.scale, { shape: scales }),
-    zeroPoint: q.zeroPoint && tensor(q.zeroPoint, { shape: scales, dtype: 'int32' }),
+    scale: tensor(q.scale, { shape: scales, device }),
+    zeroPoint: q.zeroPoint && tensor(q.zeroPoint, { shape: scales, dtype: 'int32', device }),
   })
 }
 
 /** The weights with input channels multiplied by s, and 1 / s for the inputs. */
 function shifted(layer: Linear, s: Float32Array): { weight: Tensor; multiplier: Tensor<'float32'> } {
-  const scales = tensor(s)
+  const scales = tensor(s, { device: layer.weight.device })
   return { weight: mul(layer.weight, scales), multiplier: div(1, scales) as Tensor<'float32'> }
 }
 
@@ -79,7 +80,7 @@ async function weightOnlyLayer(config: WeightOnly, layer: Quantizable, seen: See
     const gram = seen?.gram as Float64Array
     if (config.method === 'gptq') {
       const { weights } = await gptq(w, out, inputs, gram, { ...grid, actOrder: config.actOrder })
-      return quantizedOf(layer, { ...parts, weight: fromCodes(weights, granularity) })
+      return quantizedOf(layer, { ...parts, weight: fromCodes(weights, granularity, layer.weight.device) })
     }
     const { scales } = await awqScales(w, out, inputs, seen?.channelMean as Float32Array, gram, grid)
     if (scales.some((s) => s !== 1)) {
@@ -109,13 +110,14 @@ async function quantizeLayer(
         inputMultiplier: multiplier,
       }
       if (config.kind === 'int8Dynamic') return quantizedOf(layer, { ...parts, input: config.input })
+      const { device } = layer.weight
       const { min, max } = (seen as Seen).range as Range
       const { scale, zeroPoint } = affineOf(min, max, config.input, config.input === 'uint8' ? 'affine' : 'narrow')
       return quantizedOf(layer, {
         ...parts,
         input: config.input,
-        inputScale: tensor(scale),
-        inputZeroPoint: zeroPoint === 0 ? null : tensor(zeroPoint, { dtype: 'int32' }),
+        inputScale: tensor(scale, { device }),
+        inputZeroPoint: zeroPoint === 0 ? null : tensor(zeroPoint, { dtype: 'int32', device }),
       })
     }),
   )
@@ -153,7 +155,8 @@ async function study(
     const wanted = new Map(
       ranged.map(([path]) => {
         const s = result.get(path)?.s
-        const multiplier = s ? (div(1, tensor(s)) as Tensor) : null
+        const { device } = (model.getModule(path) as Linear).weight
+        const multiplier = s ? (div(1, tensor(s, { device })) as Tensor) : null
         return [path, { observer: config.observer(), multiplier }]
       }),
     )

@@ -58,7 +58,7 @@ function ranges(op: string, x: Tensor<'float32'>, g: Granularity): [Tensor<'floa
     max(t, axes),
   ]
   if (x.size === 0) {
-    const none = zeros(scaleShape(op, g, x.shape))
+    const none = zeros(scaleShape(op, g, x.shape), { device: x.device })
     return [none, none]
   }
   switch (g.kind) {

@@ -101,8 +101,8 @@ function checkPairs(op: string, given: unknown): [string, string[]][] {
 
 /** Divides what the source gives by s and multiplies the columns of its readers by it. */
 function move(source: Source, targets: readonly Linear[], s: Float32Array): void {
-  const scales = tensor(s)
   const weight = source.weight as Tensor
+  const scales = tensor(s, { device: weight.device })
   assign(weight, div(weight, source instanceof Linear ? unsqueeze(scales, 1) : scales))
   if (!(source instanceof RMSNorm) && source.bias) assign(source.bias, div(source.bias, scales))
   for (const layer of targets) assign(layer.weight, mul(layer.weight, scales))

@@ -237,6 +237,13 @@ export function moveTo<D extends DType>(a: Tensor<D>, device: DeviceName): Tenso
   return out
 }
 
+/** Copies values into a tensor of the same shape, from any dtype and device. Whoever calls it says what changed(). */
+export function assignFrom(target: Tensor, values: Tensor): void {
+  const beside = values.device === target.device ? values : moveTo(values, target.device)
+  native.copy(target, beside)
+  if (beside !== values) beside.dispose()
+}
+
 /** Takes a tensor out of the scope that made it: scope() will not dispose it. */
 export function keep<T extends Tensor>(tensor: T): T {
   context().scope?.delete(tensor)

@@ -6,7 +6,7 @@ import { checkModel } from '../nn/model'
 import type { Module } from '../nn/module'
 import { expandView } from '../ops/op'
 import { applyMask } from '../tensor/mask'
-import { changed, checkTensor, copyTo, empty, keep, type Tensor } from '../tensor/tensor'
+import { assignFrom, changed, checkTensor, copyTo, empty, keep, type Tensor } from '../tensor/tensor'
 
 export interface EmaOptions {
   /** Share of the old average in the new one, from 0 to below 1; default 0.999. */
@@ -70,18 +70,18 @@ export class Ema {
     this.#updates++
     const t = this.#updates
     const decay = this.warmup ? Math.min(this.decay, (1 + t) / (10 + t)) : this.decay
-    const rest = empty('float32', [])
-    native.fill(rest, 1 - decay)
     for (const { parameter, average } of this.#averages.values()) {
       if (average.size === 0) continue
       // average + (1 - d) * (parameter - average): one rounding of the average less than the sum of two products.
       const step = copyTo(parameter, 'float32')
       native.sub(step, step, average)
+      const rest = empty('float32', [], step.device)
+      native.fill(rest, 1 - decay)
       native.mul(step, step, expandView(rest, step.shape))
       native.add(average, average, step)
       step.dispose()
+      rest.dispose()
     }
-    rest.dispose()
   }
 
   /**
@@ -136,7 +136,7 @@ export class Ema {
     for (const [name, { average }] of this.#averages) checkAverage(op, name, given.get(name), average)
     for (const name of given.keys())
       if (!this.#averages.has(name)) throw new ArgumentError(`${op}: the model has no parameter '${name}'`)
-    for (const [name, { average }] of this.#averages) native.copy(average, given.get(name) as Tensor)
+    for (const [name, { average }] of this.#averages) assignFrom(average, given.get(name) as Tensor)
     this.#updates = updates
   }
 
@@ -156,7 +156,7 @@ function checkAverage(op: string, name: string, given: Tensor | undefined, avera
 }
 
 function write(parameter: Tensor, values: Tensor): void {
-  native.copy(parameter, values)
+  assignFrom(parameter, values)
   changed(parameter)
   applyMask(parameter)
 }

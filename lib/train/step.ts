@@ -3,6 +3,7 @@ import { autocast } from '../amp/autocast'
 import { ShapeError } from '../core/errors'
 import { showShape } from '../core/shape'
 import { checkBatch } from '../data/dataset'
+import { besideModel } from '../nn/model'
 import { mul } from '../ops/arithmetic'
 import { detach } from '../ops/clone'
 import { stack } from '../ops/join'
@@ -28,7 +29,7 @@ function scalar(op: string, name: string, value: unknown): Tensor {
   return reshape(given.dtype === 'float32' ? given : cast(given, 'float32'), []) as Tensor
 }
 
-/** Loss and metrics of a batch in one tensor, read at once; `learn` gets the loss before the graph is let go. */
+/** Loss and metrics of a batch, brought to the model's device, in one tensor, read at once; `learn` gets the loss before the graph is let go. */
 export function run(
   op: string,
   plan: Plan,
@@ -38,17 +39,15 @@ export function run(
 ): Tensor {
   const { model, loss: lossOf, metrics } = plan
   return scope(() => {
+    const [x, y] = [besideModel(model, input), besideModel(model, target)]
     const forward = () => {
-      const output = model.forward(input)
-      return { output, loss: scalar(op, 'loss', lossOf(output, target)) }
+      const output = model.forward(x)
+      return { output, loss: scalar(op, 'loss', lossOf(output, y)) }
     }
     const { output, loss } = plan.autocast === null ? forward() : autocast(plan.autocast, forward)
     const values = noGrad(() => {
       const plain = detach(output)
-      return stack([
-        detach(loss),
-        ...metrics.map(([name, metric]) => scalar(op, `metrics.${name}`, metric(plain, target))),
-      ])
+      return stack([detach(loss), ...metrics.map(([name, metric]) => scalar(op, `metrics.${name}`, metric(plain, y)))])
     })
     learn?.(loss)
     return values
