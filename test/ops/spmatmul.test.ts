@@ -11,7 +11,7 @@ import { sum } from '#lib/ops/reduce'
 import { transpose } from '#lib/ops/shape'
 import { sparsify } from '#lib/ops/sparse'
 import { sparseKernel } from '#lib/ops/sparse-kernels'
-import { gelu, relu, sigmoid, silu, tanh } from '#lib/ops/unary'
+import { cast, gelu, relu, sigmoid, silu, tanh } from '#lib/ops/unary'
 import type { SparseFormat, SparsePacked } from '#lib/tensor/sparse'
 import type { Tensor } from '#lib/tensor/tensor'
 import { compare, cpuRowsOnly, floats, generator, lay, layoutNames, onEveryTarget, random, read } from '../matrix'
@@ -155,15 +155,18 @@ onEveryTarget('layouts of x, batches of any rank, float32 results of 16-bit inpu
 
 const activations: Record<ActivationName, (x: Tensor) => Tensor> = { relu, gelu, silu, sigmoid, tanh }
 
-onEveryTarget('a fused activation is the op of that name applied to the sums', () =>
-  Object.entries(activations).flatMap(([name, op]) =>
-    [3, 20].flatMap((m) => {
-      const x = of('float32', random('float32', [m, 50], 9))
-      const w = sparsify(of('float32', sparseWeights('float32', [70, 50], 0.3, 10)), 'csr')
-      const bias = of('float32', random('float32', [70], 11))
-      const got = linear(x, w, bias, { activation: name as ActivationName })
-      return compare(`${name} m=${m}`, got, read(op(linear(x, w, bias))), exactly)
-    }),
+onEveryTarget('a fused activation is the op of that name applied to the float32 sums', () =>
+  floats.flatMap((dtype) =>
+    Object.entries(activations).flatMap(([name, op]) =>
+      [3, 20].flatMap((m) => {
+        const x = of(dtype, random(dtype, [m, 50], 9))
+        const w = sparsify(of(dtype, sparseWeights(dtype, [70, 50], 0.3, 10)), 'csr')
+        const bias = of('float32', random('float32', [70], 11))
+        const got = linear(x, w, bias, { activation: name as ActivationName })
+        const want = cast(op(linear(x, w, bias, { dtype: 'float32' })), dtype)
+        return compare(`${dtype} ${name} m=${m}`, got, read(want), exactly)
+      }),
+    ),
   ),
 )
 
