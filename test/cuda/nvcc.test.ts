@@ -12,11 +12,16 @@ const candidates = ['nvcc', '/usr/local/cuda/bin/nvcc']
 const nvcc = candidates.find((file) => spawnSync(file, ['--version']).status === 0)
 const skip = nvcc === undefined && 'skipped: no nvcc'
 
+/** The files of native/cuda/ that libkerf_cuda.so has without fused multiply-adds. */
+const cmake = readFileSync(path.join(root, 'CMakeLists.txt'), 'utf8')
+const [, unfused = ''] = cmake.match(/set_source_files_properties\((.*) PROPERTIES COMPILE_OPTIONS -fmad=false\)/) ?? []
+
 /** Compiles a file of native/cuda/; resolves with its kernels, the registers of each, and all that nvcc said. */
 async function build(source: string, architecture: string) {
   const cubin = path.join(scratch, `${path.basename(source)}-${architecture}.cubin`)
   const code = `-gencode=arch=compute_${architecture},code=sm_${architecture}`
   const options = ['-std=c++17', code, '-cubin', '-Xptxas', '-v,-warn-spills,-Werror']
+  if (unfused.split(' ').includes(`native/cuda/${source}`)) options.push('-fmad=false')
   const file = path.isAbsolute(source) ? source : path.join(root, 'native', 'cuda', source)
   const result = await run(nvcc ?? '', [...options, file, '-o', cubin])
   const said = `${result.text}${result.errors}`
@@ -278,6 +283,7 @@ const drivers = [
   'index',
   'optim',
   'pooling',
+  'quantize',
   'recurrent',
   'reduce',
   'resize',
@@ -300,6 +306,33 @@ for (const file of drivers) {
     }
   })
 }
+
+t.test(
+  'quantized numbers have the bits of the CPU: nothing is fused, flushed to 0 or approximate',
+  { skip },
+  async (t) => {
+    t.same(
+      unfused
+        .split(' ')
+        .map((file) => path.basename(file))
+        .sort(),
+      ['create.cu', 'quantize.cu'],
+    )
+    const file = path.join(scratch, 'quantize.ptx')
+    // fused multiply-adds allowed: the code gives no occasion for one
+    await run(nvcc ?? '', [
+      '-std=c++17',
+      '-arch=compute_80',
+      '-ptx',
+      path.join(root, 'native', 'cuda', 'drivers', 'quantize.cu'),
+      '-o',
+      file,
+    ])
+    const text = readFileSync(file, 'utf8')
+    t.match(text, /\bdiv\.rn\.f32\b/)
+    t.notMatch(text, /\bfma\.|\.approx\b|\.ftz\b|\bdiv\.full/)
+  },
+)
 
 /** 128 values that live across a barrier, in the 64 registers that 1024 threads leave each. */
 const SPILLS = `extern "C" __global__ void __launch_bounds__(1024) spills(float* p) {
