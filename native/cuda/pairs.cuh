@@ -43,26 +43,24 @@ __global__ void pairs_of_rows(uint32_t n, PairRows<T> to, CsrRows<T> from, Fault
     uint32_t places = 0;
 #pragma unroll
     for (uint32_t four = 0; four < 2; four++) {
-      T kept[2] = {0, 0};
-      uint32_t place[2] = {0, 0}, found = 0;
+      T first_value = 0, second_value = 0;
+      uint32_t first_place = 0, second_place = 0, found = 0;
       for (; low < end; low++) {
         const uint32_t within = static_cast<uint32_t>(cu::load_global(from.columns + low)) - (first + 4 * four);
         if (within >= 4) break;
-        if (found < 2) {
-          kept[found > 0] = cu::load_global(from.values + low);
-          place[found > 0] = within;
-        }
+        const T value = cu::load_global(from.values + low);
+        if (found == 0) first_value = value, first_place = within;
+        if (found == 1) second_value = value, second_place = within;
         found++;
       }
       if (found > 2) cu::atomic_min(fault.word, fault.launch << 32 | row);
       // Zeros fill up: those places that keep the order, as sparsify() chooses them.
-      if (found == 0) place[1] = 1;
-      if (found == 1 && place[0] < 3) place[1] = 3;
-      if (found == 1 && place[0] == 3) place[0] = 0, place[1] = 3, kept[1] = kept[0], kept[0] = 0;
-      places |= (place[0] | place[1] << 2) << (4 * four);
+      if (found < 2) second_place = found == 0 ? 1 : 3;
+      if (found == 1 && first_place == 3) first_place = 0, second_value = first_value, first_value = 0;
+      places |= (first_place | second_place << 2) << (4 * four);
       T* const values = to.values + static_cast<size_t>(i) * 4 + 2 * four;
-      cu::store_global(values, kept[0]);
-      cu::store_global(values + 1, kept[1]);
+      cu::store_global(values, first_value);
+      cu::store_global(values + 1, second_value);
     }
     cu::store_global(to.places + i, static_cast<uint8_t>(places));
   }
