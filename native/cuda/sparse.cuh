@@ -15,7 +15,8 @@ namespace cuda {
 template <class Value>
 struct SparseRows {
   uint32_t n, k, count;
-  const int32_t *pointers, *columns;
+  const int32_t* pointers;
+  const int32_t* columns;
   const Value* values;
 
   static int64_t padded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
