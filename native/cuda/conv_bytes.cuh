@@ -30,13 +30,15 @@ __global__ void lay_byte_images(uint32_t n, ByteImages r) {
   }
 }
 
-// The sum of the bytes that each output pixel's taps meet.
+// The sum of the bytes that each output pixel's taps meet; what is outside of the image counts as zeros, as in the products.
 __global__ void window_sums(uint32_t n, Patches patches, int32_t* sums) {
   for (uint32_t i = first_element(); i < n; i += element_step()) {
     const Patches::Corner corner = patches.corner(static_cast<int>(i));
     int32_t sum = 0;
     for (int chunk = 0; chunk < patches.chunks(); chunk++) {
-      const uint4 four = cu::load_global(reinterpret_cast<const uint4*>(patches.at(corner, patches.tap(chunk))));
+      const Patches::Corner tap = patches.tap(chunk);
+      if (!patches.inside(corner, tap)) continue;
+      const uint4 four = cu::load_global(reinterpret_cast<const uint4*>(patches.at(corner, tap)));
       for (uint32_t word : {four.x, four.y, four.z, four.w})
         for (int b = 0; b < 4; b++) sum += static_cast<int8_t>(word >> (8 * b));
     }

@@ -220,7 +220,9 @@ t.test('faults', { skip: noEmulator }, (t) => checkFaults(t, FAULTS))
 
 t.test('kernels touch memory only through cu::', (t) => {
   const kernels = readdirSync(path.join(root, 'native', 'cuda'), { recursive: true, encoding: 'utf8' })
-  for (const file of kernels.filter((name) => /\.cuh$|^(?:epilogue|finish|split|packed_weights)\.h$/.test(name))) {
+  for (const file of kernels.filter((name) =>
+    /\.cuh$|^(?:any_epilogue|epilogue|finish|split|packed_weights)\.h$/.test(name),
+  )) {
     const code = readFileSync(path.join(root, 'native', 'cuda', file), 'utf8').replace(/\/\/.*$/gm, '')
     t.same(rawAccesses(code), [], file)
   }

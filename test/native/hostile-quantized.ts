@@ -4,12 +4,10 @@
  */
 import * as kerf from 'kerf'
 import * as quant from 'kerf/quant'
-import { dtypeCode } from '#lib/core/dtype'
-import { addon } from '#lib/native/load'
-import { callsMade, notTensors, oddNumbers, pick, random, refused, survives, throwing } from './hostile-tools'
+import { changedWeights, nearlyRight, raw } from './hostile-raw'
+import { callsMade, notTensors, refused, survives, throwing } from './hostile-tools'
 
 const { tensor, zeros, ones, expand } = kerf
-type Tensor = kerf.Tensor
 const { QuantizedTensor } = quant
 
 const bytes = (shape: number[], dtype: 'int8' | 'uint8' = 'int8') => zeros(shape, { dtype })
@@ -210,153 +208,6 @@ function forgedTensors(): void {
   }
 }
 
-type Argument = Tensor | number | null
-interface RawCall {
-  op: string
-  args: Argument[]
-}
-const view = (t: Tensor) => [t.code, t.rank, t.offset, ...t.shape, ...t.strides]
-const packedBytes = (size: number) => bytes([size], 'uint8')
-
-/** A right call of each native op of quantization and of sparse weights. */
-function rawCalls(): RawCall[] {
-  const int32 = (shape: number[]) => zeros(shape, { dtype: 'int32' })
-  const [x, out] = [ones([4, 6]), bytes([4, 6], 'uint8')]
-  const [scale, zero] = [expand(tensor([[0.5]]), [4, 6]), expand(int32([4, 1]), [4, 6])]
-  const [codes, four] = [bytes([7, 6]), bytes([7, 3], 'uint8')]
-  const groups = [zeros([7, 2]), int32([7, 2])] as const
-  const [q, w] = [packedBytes(addon.qpackedBytes(6, 7)), packedBytes(addon.wpackedBytes(6, 7, 4, 4, 0, 1))]
-  return [
-    { op: 'quantize', args: [out, x, scale, zero, 0, 255] },
-    { op: 'dequantize', args: [zeros([4, 6]), out, scale, zero] },
-    { op: 'fakeQuantize', args: [zeros([4, 6]), x, scale, zero, -8, 7] },
-    { op: 'fakeQuantizeGrad', args: [zeros([4, 6]), x, x, scale, null, -8, 7] },
-    { op: 'dynamicQuantize', args: [out, zeros([4]), int32([4]), x] },
-    { op: 'dynamicQuantize', args: [out, zeros([]), int32([]), x] },
-    { op: 'packInt4', args: [bytes([4, 3], 'uint8'), bytes([4, 6])] },
-    { op: 'unpackInt4', args: [bytes([4, 6]), bytes([4, 3], 'uint8')] },
-    { op: 'qpack', args: [q, bytes([6, 7], 'uint8')] },
-    {
-      op: 'qmatmul',
-      args: [
-        zeros([4, 7]),
-        x,
-        1,
-        tensor(1),
-        int32([]),
-        zeros([6]),
-        q,
-        zeros([7]),
-        int32([7]),
-        null,
-        null,
-        zeros([7]),
-        1,
-      ],
-    },
-    {
-      op: 'qmatmul',
-      args: [
-        bytes([4, 7]),
-        bytes([4, 6]),
-        0,
-        zeros([4]),
-        int32([4]),
-        null,
-        q,
-        tensor(1),
-        null,
-        tensor(1),
-        int32([]),
-        null,
-        0,
-      ],
-    },
-    { op: 'qmatmul', args: [int32([4, 7]), out, 0, null, null, null, q, null, int32([7]), null, null, null, 0] },
-    { op: 'wpack', args: [w, four, ...groups, 6, 4, 4, 0] },
-    { op: 'wpack', args: [packedBytes(addon.wpackedBytes(6, 7, 8, 4, 1, 0)), codes, groups[0], null, 6, 8, 4, 1] },
-    { op: 'wmatmul', args: [zeros([4, 7]), x, w, zeros([7]), 2, 4, 4, 0, 1] },
-    ...sparseCalls(),
-  ]
-}
-
-/** 8 x 6 with a non-zero in every row, packed in every form that this machine has: for each the calls of sppack and a product. */
-function sparseCalls(): RawCall[] {
-  const int32 = (values: number[]) => tensor(values, { dtype: 'int32' })
-  const [pointers, columns] = [int32([0, 1, 2, 3, 4, 5, 6, 7, 8]), int32([0, 1, 2, 3, 4, 5, 0, 1])]
-  const dtypes = ['float32', 'float16', 'bfloat16', 'int8'] as const
-  const forms = dtypes.flatMap((dtype) => [0, 1, 2, 3].map((form) => [dtype, form] as const))
-  return forms.flatMap(([dtype, form]): RawCall[] => {
-    const weights = dtypeCode[dtype]
-    if (addon.sparseRows(weights, form) === 0) return []
-    const count = addon.sparseMeasure(weights, form, pointers.dataSync(), columns.dataSync(), 6)
-    const packed = packedBytes(addon.sparseBytes(weights, form, 8, 6, count))
-    const values = ones([8], { dtype })
-    const [out, x, bias] = [zeros([4, 8]), ones([4, 6]), ones([8])]
-    const pack: RawCall = { op: 'sppack', args: [packed, values, pointers, columns, 6, form, count] }
-    const images = [zeros([2, 8, 3, 5]), ones([2, 6, 3, 5], { dtype: dtype === 'int8' ? 'float32' : dtype })] as const
-    const steps = [1, 1, 1, 1, 0, 0, 1, 1]
-    return [
-      ...(form === 3 && dtype !== 'int8'
-        ? [pack, { op: 'spconv2d', args: [...images, packed, bias, 1, count, ...steps] }]
-        : []),
-      pack,
-      dtype === 'int8'
-        ? { op: 'spqmatmul', args: [out, x, 4, null, null, ones([6]), packed, ones([8]), bias, 1, form, count] }
-        : { op: 'spmatmul', args: [out, x, packed, bias, 1, weights, form, count] },
-    ]
-  })
-}
-
-/** Packed weights whose bytes somebody has changed: whatever comes out, nothing outside is read. */
-function changedWeights(): void {
-  const call = sparseCalls()
-  for (let round = 0; round < 4000; round++) {
-    const form = 2 * (round % (call.length / 2))
-    const [pack, run] = [call[form], call[form + 1]]
-    const { op, args } = pack as RawCall
-    raw(op, flat(args), buffersOf(args))
-    const packed = args[0] as Tensor
-    const bytes = new Uint8Array(packed.buffer as ArrayBuffer, packed.offset, packed.size)
-    for (let i = 0; i < 1 + random(8); i++) bytes[random(bytes.length)] = random(256)
-    const { op: product, args: operands } = run as RawCall
-    raw(product, flat(operands), buffersOf(operands))
-  }
-}
-
-/** Runs a call whose page and buffers are given, to its end. */
-function raw(op: string, page: number[], buffers: unknown[]): void {
-  survives(() => {
-    addon.arguments.set(page)
-    ;(addon.ops as unknown as Record<string, (...buffers: unknown[]) => void>)[op]?.(...buffers)
-    addon.wait(addon.state[0] as number)
-  })
-  addon.takeError()
-}
-
-const flat = (args: Argument[]) => args.flatMap((x) => (x === null ? [-1] : typeof x === 'number' ? [x] : view(x)))
-const buffersOf = (args: Argument[]) => args.flatMap((x) => (x === null || typeof x === 'number' ? [] : [x.buffer]))
-
-function nearlyRight(): void {
-  for (const { op, args } of rawCalls()) {
-    const [page, buffers] = [flat(args), buffersOf(args)]
-    addon.arguments.set(page)
-    ;(addon.ops as unknown as Record<string, (...buffers: unknown[]) => void>)[op]?.(...buffers)
-    if (addon.state[3] !== 0) console.log(`${op}: the right call fails: ${addon.lastError()}`)
-    addon.state[3] = 0
-    const near = (x: number) => [...oddNumbers, 0, 1, 2, 3, 4, 6, 7, 8, 16, 64, 4096, x - 1, x + 1, 2 * x, -x]
-    for (const [i, x] of page.entries()) for (const value of near(x)) raw(op, page.with(i, value), buffers)
-    for (let round = 0; round < 1500; round++) {
-      const [i, j] = [random(page.length), random(page.length)]
-      raw(op, page.with(i, pick(near(page[i] as number))).with(j, pick(near(page[j] as number))), buffers)
-    }
-    for (const i of buffers.keys())
-      for (const other of [new ArrayBuffer(0), new ArrayBuffer(3), new ArrayBuffer(1 << 17), {}, null])
-        raw(op, page, buffers.with(i, other as never))
-    raw(op, page, [])
-  }
-}
-
 /** Sizes whose products are 2^64, which is 0 to 64 bits: the little that such a size asks for is there. */
 function overflowing(): void {
   const of = (code: number, ...shape: number[]) => [code, shape.length, 0, ...shape]
@@ -405,8 +256,8 @@ function overflowing(): void {
 
 wrongArguments()
 forgedTensors()
-nearlyRight()
-changedWeights()
+nearlyRight('cpu', 1500)
+changedWeights('cpu', 4000)
 overflowing()
 const q = quant.quantize(tensor([[1, -1]]))
 if (
