@@ -26,6 +26,9 @@ struct PackedConfig {
   using Tile = SumTile<BM, BN, kThreads>;
   static constexpr int kFlag = STAGES * kStageBytes > Tile::kBytes ? STAGES * kStageBytes : Tile::kBytes;
   static constexpr int kSharedBytes = kFlag + 16;
+  // By codes and many tokens ptxas is told how many blocks the shared memory of sm_80 has room for (164 KiB): it aims at more by itself,
+  // and spills. 0: it is told nothing.
+  static constexpr int kBlocksAtOnce = Weights::kScaled && BN >= 32 ? 164 * 1024 / (kSharedBytes + 1024) : 0;
   static constexpr int kSteps = kRow / cu::kBytesOf<T>;  // elements of K that a step takes
   static_assert(WM % 16 == 0 && WN % 8 == 0 && STAGES >= 2 && kActivations % 128 == 0, "whole fragments");
 };
@@ -100,7 +103,7 @@ CU_FUNCTION void add_codes(float (&d)[C::WM / 16][C::WN / 8][4], uint8_t* stage,
 }
 
 template <class C, class E>
-__global__ void __launch_bounds__(C::kThreads)
+__global__ void __launch_bounds__(C::kThreads, C::kBlocksAtOnce)
     matmul_packed(PackedWeights W, const uint8_t* X, int M, int N, int row_bytes, Split split, E epilogue) {
   using Weights = typename C::Weights;
   uint8_t* const shared = cu::shared_memory();

@@ -14,7 +14,7 @@ constexpr int64_t rounded_up(int64_t count, int64_t to) { return (count + to - 1
 
 // Units of weights for activations of `activation_bytes` an element.
 constexpr int64_t steps_of(int64_t K, int activation_bytes) { return (K * activation_bytes + 127) / 128; }
-constexpr int64_t code_unit_bytes(int bits) { return bits == 8 ? 1024 : 512; }
+KERF_INLINE constexpr int64_t code_unit_bytes(int bits) { return bits == 8 ? 1024 : 512; }
 constexpr int64_t kept_metadata_words(int bytes) { return bytes == 2 ? 1 : 2; }
 constexpr int64_t kept_unit_bytes(int bytes) { return 1024 + 128 * kept_metadata_words(bytes); }
 
