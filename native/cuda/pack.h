@@ -7,6 +7,13 @@
 
 #include "../core/elem.h"
 
+// For functions that call what they are given: a function of the host there, one of the device in a kernel.
+#ifdef __CUDACC__
+#define KERF_CALLS_EITHER _Pragma("nv_exec_check_disable")
+#else
+#define KERF_CALLS_EITHER
+#endif
+
 namespace kerf {
 namespace cuda {
 
@@ -25,18 +32,23 @@ constexpr int64_t packed_kept_bytes(int64_t M, int64_t K, int bytes) {
   return rounded_up(M, 16) / 16 * steps_of(K, bytes) * kept_unit_bytes(bytes);
 }
 
+// Number i of the eight codes that a lane brings to a product of 16 of K: two in each of four registers.
+KERF_CALLS_EITHER
+template <class Code>
+KERF_INLINE int lane_code(int lane, int product, int i, Code code) {
+  return code(lane / 4 + i / 2 % 2 * 8, product * 16 + lane % 4 * 2 + i / 4 * 8 + i % 2);
+}
+
 // Byte `at` of a unit of codes: code(row, k) answers the unsigned code of one of its 16 features and of its 64 of K.
+KERF_CALLS_EITHER
 template <class Code>
 KERF_INLINE uint8_t codes_byte(int bits, int at, Code code) {
   const int half = bits == 8 ? 512 : 256, lane_bytes = half / 32, product_bytes = lane_bytes / 2;
-  const int lane = at % half / lane_bytes, product = at / half * 2 + at % lane_bytes / product_bytes;  // 16 of K each
-  // Number i of the eight that a lane brings: two in each of four registers.
-  const auto number = [&](int i) {
-    return code(lane / 4 + i / 2 % 2 * 8, product * 16 + lane % 4 * 2 + i / 4 * 8 + i % 2);
-  };
-  if (bits == 8) return static_cast<uint8_t>(number(at % 8));
+  const int lane = at % half / lane_bytes, product = at / half * 2 + at % lane_bytes / product_bytes;
+  if (bits == 8) return static_cast<uint8_t>(lane_code(lane, product, at % 8, code));
   const int first = at % 4 * 2, second = first + 1;  // nibbles i and i + 4 of a word are register i's
-  return static_cast<uint8_t>(number(first % 4 * 2 + first / 4) | number(second % 4 * 2 + second / 4) << 4);
+  return static_cast<uint8_t>(lane_code(lane, product, first % 4 * 2 + first / 4, code) |
+                              lane_code(lane, product, second % 4 * 2 + second / 4, code) << 4);
 }
 
 // The code number k of row m as wpack takes them, [M][K] bytes or [M][ceil(K / 2)] with two a byte, the lower half first; two's
@@ -88,6 +100,7 @@ struct Metadata {
 // Word number `word` of the metadata of a unit, as the lanes of mma.sp and wgmma.sp bring it: fours(row, k, count) answers `count`
 // fours, four bits each, from k on of one of the unit's 16 rows. 16-bit types: a word of all four lanes of a quad serves two products
 // of 32, chosen by the selector. 8-bit types: a word for each of two products of 64.
+KERF_CALLS_EITHER
 template <class Fours>
 KERF_INLINE uint32_t metadata_word(int word, int bytes, Fours fours) {
   const int lane = word % 32, row = lane / 4, quad = lane % 4;
