@@ -30,7 +30,9 @@ template <>
 struct Epilogue<AnyFormat> {
   using Out = AnyFormat;
   using Terms = struct AnyTerms;
-  const float *weight_scale, *token_scale, *bias;
+  const float* weight_scale;
+  const float* token_scale;
+  const float* bias;
   Activation activation;
   void* out;  // [n][m], row pitch m elements, 16-byte aligned
   ByteSums bytes;

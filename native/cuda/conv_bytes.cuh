@@ -49,10 +49,13 @@ __global__ void window_sums(uint32_t n, Patches patches, int32_t* sums) {
 // Rows of the tile are pixels, columns are channels of weights.
 struct ByteImageEpilogue {
   using Terms = struct BytePixelTerms;
-  const float *weight_scale, *x_scale, *bias;  // x_scale: one; both null for int32
-  const int32_t *weight_sum, *weight_zero;     // of the channels; zero null: 0
-  const int32_t* x_zero;                       // one; null: 0
-  const int32_t* window_sum;                   // of the pixels; null where weight_zero is
+  const float* weight_scale;  // of the channels, or one; null for int32, as is x_scale
+  const float* x_scale;       // one
+  const float* bias;
+  const int32_t* weight_sum;  // of the channels
+  const int32_t* weight_zero;  // of the channels, or one; null: 0
+  const int32_t* x_zero;      // one; null: 0
+  const int32_t* window_sum;  // of the pixels; null where weight_zero is
   bool one_weight_scale, one_weight_zero;
   int32_t shift, k;  // as in ByteSums
   Activation activation;

@@ -21,7 +21,8 @@ struct PairRows {
 template <class T>
 struct CsrRows {
   uint32_t k, count;
-  const int32_t *pointers, *columns;
+  const int32_t* pointers;
+  const int32_t* columns;
   const T* values;
 };
 

@@ -89,12 +89,14 @@ struct FinishFloats : Finish {
   using Sum = FloatSum;
   CU_FUNCTION float exact(const FloatSum& s, uint32_t) const { return s.sum; }
   template <class Out>
-  CU_FUNCTION void put(const Out& out, int64_t at, float sum, uint32_t, uint32_t feature) const { out.put(at, (*this)(sum, feature)); }
+  CU_FUNCTION void put(const Out& out, int64_t at, float sum, uint32_t, uint32_t feature) const { out.put(at, Finish::operator()(sum, feature)); }
 };
 struct FinishBytes {
   using Sum = ByteSum;
-  const float *weight_scale, *token_scale, *bias;  // one a feature or one, one a token or one; null where out is int32
-  const int32_t* token_zero;                       // null: 0
+  const float* weight_scale;  // one a feature, or one; null where out is int32, as is token_scale
+  const float* token_scale;   // one a token, or one
+  const float* bias;
+  const int32_t* token_zero;  // as token_scale; null: 0
   bool one_weight_scale, one_token;
   int32_t shift;  // added to every token's zero point
   Activation activation;

@@ -1,5 +1,5 @@
 // With `occupancy`: reads sm, threads, shared bytes and registers, prints how many blocks a multiprocessor holds. With `convolutions`:
-// prints what those of drivers/conv.cu are launched with. With `fold`: the shared memory of reductions. Else prints the table of products, and for each line of stdin (features tokens k type out weights sm multiprocessors) what
+// prints what those of drivers/conv.cu and qconv.cu are launched with. With `fold`: the shared memory of reductions. Else prints the table of products, and for each line of stdin (features tokens k type out weights sm multiprocessors) what
 // is chosen, as JSON; the tests judge.
 #include "emulator/emulator.h"
 #include "native/cuda/matmul_table.h"
@@ -18,14 +18,18 @@ static void print(const char* kind, const char* type, const char* out, int featu
 }
 
 template <class T>
-static void print_convolutions() {
+static void print_forward(const char* out) {
   using Wide = MmaConfig<T, 128, 64, 64, 32, 3>;
   using Narrow = MmaConfig<T, 128, 16, 32, 16, 4>;
+  print("conv", ShortName<T>::value, out, Wide::BM, Wide::BN, Wide::kThreads, Wide::kSharedBytes);
+  print("conv", ShortName<T>::value, out, Narrow::BM, Narrow::BN, Narrow::kThreads, Narrow::kSharedBytes);
+}
+
+template <class T>
+static void print_convolutions() {
+  using Wide = MmaConfig<T, 128, 64, 64, 32, 3>;
   const char* const type = ShortName<T>::value;
-  for (const char* out : {type, "f32"}) {
-    print("conv", type, out, Wide::BM, Wide::BN, Wide::kThreads, Wide::kSharedBytes);
-    print("conv", type, out, Narrow::BM, Narrow::BN, Narrow::kThreads, Narrow::kSharedBytes);
-  }
+  for (const char* out : {type, "f32"}) print_forward<T>(out);
   print("conv_grad", type, "f32", Wide::BM, Wide::BN, Wide::kThreads, Wide::kSharedBytes);
 }
 
@@ -33,6 +37,7 @@ int main(int count, char** arguments) {
   if (count > 1 && strcmp(arguments[1], "convolutions") == 0) {
     print_convolutions<cu::f16>();
     print_convolutions<cu::bf16>();
+    print_forward<cu::s8>("any");
     print("conv", "f32", "f32", kSimtTile, kSimtTile, kSimtThreads, kConvSimtBytes);
     print("conv_grad", "f32", "f32", kSimtTile, kSimtTile, kSimtThreads, kSimtSplitBytes);
     return 0;

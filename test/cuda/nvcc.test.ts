@@ -86,10 +86,11 @@ function configName(kernel: string): string {
 
 /** The name of config_check.cc's list for a kernel of convolutions. */
 function convName(kernel: string): string {
-  const types: Record<string, string> = { f16: 'f16', bf16: 'bf16', float: 'f32' }
+  const types: Record<string, string> = { f16: 'f16', bf16: 'bf16', s8: 'i8', float: 'f32' }
   const [, type = 'float', sizes = ''] = kernel.match(/MmaConfig<(\w+), ([\d, ]+)>/) ?? []
   const [features, tokens] = sizes.split(', ')
-  const out = types[kernel.match(/ImageEpilogue<(\w+)>/)?.[1] ?? 'float']
+  const bytes = kernel.includes('ByteImageEpilogue')
+  const out = bytes ? 'any' : types[kernel.match(/ImageEpilogue<(\w+)>/)?.[1] ?? 'float']
   const tile = sizes ? `${features}x${tokens}` : '128x128'
   return `${kernel.startsWith('conv_weight_grad') ? 'conv_grad' : 'conv'}_${types[type]}_${out}_${tile}`
 }
@@ -230,6 +231,14 @@ for (const architecture of ['80', '120']) {
     const large = pick(kernels, 'Li128ELi64ELi64ELi32ELi3E')
     t.equal(large.length, 6)
     for (const { HMMA, LDSM, LDGSTS } of large) t.same({ HMMA, LDSM, LDGSTS }, { HMMA: 64, LDSM: 24, LDGSTS: 36 })
+
+    const bytes = await build('drivers/qconv.cu', architecture)
+    checkCommon(t, bytes)
+    const products = [bytes.kernels.filter(isProduct), bytes.compiled.filter(isProduct)] as const
+    t.equal(products[0].length, 2)
+    await checkBudget(t, { kernels: products[0], compiled: products[1] }, architecture, 'convolutions')
+    for (const { IMMA, LDSM } of pick(products[0], 'Li128ELi64ELi64ELi32ELi3E'))
+      t.same({ IMMA, LDSM }, { IMMA: 64, LDSM: 24 })
   })
 }
 
