@@ -42,7 +42,8 @@ export interface FitResult {
 }
 
 /**
- * Trains a model. Forward, backward and step run on the stream; the event loop is never blocked.
+ * Trains a model. Forward, backward and step run on the stream; the event loop is never blocked. Batches are brought to the
+ * device of the model's parameters.
  *
  * A checkpoint holds weights, buffers and masks, optimizer, schedule, scaler, averages, the state of manualSeed's stream, the
  * loader's order and position, early stopping and history: a run that goes on from it computes the same bits as one that was
