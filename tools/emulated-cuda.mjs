@@ -1,10 +1,11 @@
 // Builds the emulated CUDA device, build-emulated/libkerf_cuda.so: the kernels and the driver code of native/cuda/ compiled by
-// g++ against test/cuda/emulator/. Only the tests use it (KERF_CUDA=emulate). Does nothing where it is up to date.
+// g++ against test/cuda/emulator/. Only the tests use it (KERF_CUDA=emulate). Does nothing where it is up to date, and compiles only
+// what includes a file that is newer.
 //
 // Exits with 3 and a reason where it cannot be built: no g++, or not an x64 CPU (the emulator switches stacks in its assembly).
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { filesBelow, root } from './setup.mjs'
 
@@ -30,6 +31,18 @@ function digest() {
   return hash.digest('hex')
 }
 
+/** Where g++ lists what it read for an object. */
+const listingOf = (object) => object.replace(/o$/, 'd')
+
+/** Whether an object is newer than all of that. */
+function isCurrent(object) {
+  const listing = listingOf(object)
+  if (!existsSync(object) || !existsSync(listing)) return false
+  const made = statSync(object).mtimeMs
+  const read = readFileSync(listing, 'utf8').replaceAll('\\\n', ' ').split(/\s+/).slice(1).filter(Boolean)
+  return read.every((file) => statSync(path.resolve(root, file), { throwIfNoEntry: false })?.mtimeMs < made)
+}
+
 function run(args) {
   return new Promise((resolve, reject) => {
     const child = spawn('g++', args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
@@ -42,14 +55,21 @@ if (spawnSync('g++', ['--version']).status !== 0) unable('no g++')
 const stamp = path.join(folder, 'stamp')
 const current = digest()
 if (!existsSync(library) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== current) {
+  const how = [...flags, ...warnings, ...includes].join(' ')
+  const known = path.join(folder, 'flags')
+  if (!existsSync(known) || readFileSync(known, 'utf8') !== how) rmSync(folder, { recursive: true, force: true })
   mkdirSync(folder, { recursive: true })
+  writeFileSync(known, how)
   const queue = [...sources]
   const objectOf = (source) => path.join(folder, `${path.relative('native', source).replaceAll(path.sep, '-')}.o`)
   const objects = sources.map(objectOf)
   const worker = async () => {
     for (let source = queue.shift(); source !== undefined; source = queue.shift()) {
       const object = objectOf(source)
-      await run([...flags, ...warnings, ...includes, '-x', 'c++', '-c', source, '-o', object])
+      if (isCurrent(object)) continue
+      const listed = ['-MMD', '-MF', listingOf(object)]
+      await run([...flags, ...warnings, ...includes, ...listed, '-x', 'c++', '-c', source, '-o', `${object}.new`])
+      renameSync(`${object}.new`, object) // whole, or not there
     }
   }
   await Promise.all([worker(), worker()])

@@ -2,7 +2,7 @@
 // tap and closes with one plain line, "N passed, N failed[, N skipped]". A passing file is one line of output; a failing
 // one is shown whole. With --asan the tests load the addon built with AddressSanitizer and UBSan.
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
@@ -99,4 +99,7 @@ if (files.length === 0 || !existsSync(path.join(root, '.test-build'))) {
   console.error('no tests found')
   process.exit(1)
 }
+// Once, before two files at a time would each build it; where it cannot be built they say why.
+if (files.some((file) => readFileSync(path.join(root, file), 'utf8').includes("from './emulated'")))
+  spawnSync(process.execPath, [path.join(root, 'tools', 'emulated-cuda.mjs')], { stdio: 'inherit' })
 runTap(files, asan ? sanitizerEnvironment() : {})
