@@ -225,11 +225,11 @@ function step(plan: Plan, terms: Terms, given: readonly Tensor[]): Promise<Tenso
   const op = 'distill'
   return scope(async () => {
     const fields = given.length - (cache ? teachers.length : 0)
-    const beside = (t: Tensor) => besideModel(student, t)
-    const [input, labels = null] = given.slice(0, fields).map(beside) as [Tensor, Tensor?]
+    const beside = (tensors: readonly Tensor[]) => besideModel(student, ...tensors)
+    const [input, labels = null] = beside(given.slice(0, fields)) as [Tensor, Tensor?]
     terms.clear()
     const asked = weights.alpha < 1 || features.length > 0
-    const answers = !asked ? null : (cache ? given.slice(fields) : await ask(op, teachers, input)).map(beside)
+    const answers = !asked ? null : beside(cache ? given.slice(fields) : await ask(op, teachers, input))
     const parts = lossParts(op, student.forward(input), answers, labels, weights)
     const outer = weighed(parts, weights.alpha)
     const inner = terms.loss(op)

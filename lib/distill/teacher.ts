@@ -26,7 +26,7 @@ export async function ask(op: string, teachers: readonly Teacher[], input: Tenso
   for (const [i, teacher] of teachers.entries()) {
     if (teacher instanceof Module) teacher.eval() // each time: a callback may have trained it meanwhile
     const logits = await noGrad(async () =>
-      teacher instanceof Module ? teacher.forward(besideModel(teacher, input)) : await teacher(input),
+      teacher instanceof Module ? teacher.forward(...besideModel(teacher, input)) : await teacher(input),
     )
     if (!(logits instanceof Tensor))
       throw new ArgumentError(`${op}: teacher ${i} must answer a tensor of logits, got ${show(logits)}`)

@@ -185,7 +185,7 @@ export async function observe(
   if (!isIterable(data))
     throw new ArgumentError(`${op}: calibrationData must be an iterable of batches, got ${show(data)}`)
   const forward =
-    run ?? ((batch: unknown) => (model as unknown as Module).forward(besideModel(model, inputOf(op, batch))))
+    run ?? ((batch: unknown) => (model as unknown as Module).forward(...besideModel(model, inputOf(op, batch))))
   const watchers = [...wanted].map(([path, how]) => new Watcher(model.getModule(path), path, how))
   try {
     await keepingModes([model], () => {

@@ -1,5 +1,4 @@
 /** What the functions on whole models share. */
-import type { DType } from '../core/dtype'
 import { ArgumentError, show } from '../core/errors'
 import { native } from '../native/call'
 import { eq } from '../ops/arithmetic'
@@ -27,10 +26,10 @@ export function replaceLayer<M extends AnyModule>(model: M, old: AnyModule, laye
   return model
 }
 
-/** A tensor on the device of a model's parameters (of its buffers, where it has none): itself where it is there, else a copy. */
-export function besideModel<D extends DType>(model: AnyModule, x: Tensor<D>): Tensor<D> {
+/** Tensors on the device of a model's parameters (of its buffers, where it has none): those that are there, and copies of others. */
+export function besideModel<T extends readonly Tensor[]>(model: AnyModule, ...tensors: T): T {
   const [first = Object.values(model.stateDict())[0]] = model.parameters() as Tensor[]
-  return first ? toDevice(x, first.device) : x
+  return first ? (tensors.map((x) => toDevice(x, first.device)) as readonly Tensor[] as T) : tensors
 }
 
 /** parameter = value, in place. */

@@ -9,7 +9,7 @@ import {
   showGranularity,
 } from '../core/quantization'
 import { checkShape, type Shape, sameShape, showShape, sizeOf } from '../core/shape'
-import { checkDevice, type Device, type DeviceName } from './device'
+import { checkDevice, type Device, type DeviceName, type Movable } from './device'
 import { checkTensor, keep, moveTo, type Tensor } from './tensor'
 
 const dtypes: readonly QuantDType[] = ['int8', 'uint8', 'int4', 'uint4']
@@ -46,7 +46,7 @@ export interface Made {
  * A tensor of small integers: an element stands for (value - zeroPoint) * scale. Made by `quant.quantize`; `linear` and
  * `matmul` take it as weights, `quant.dequantize` makes a float tensor of it. Nothing about it changes after it is made.
  */
-export class QuantizedTensor {
+export class QuantizedTensor implements Movable {
   readonly shape: Shape
   readonly dtype: QuantDType
   readonly granularity: Granularity

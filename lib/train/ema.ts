@@ -5,6 +5,7 @@ import { native } from '../native/call'
 import { checkModel } from '../nn/model'
 import type { Module } from '../nn/module'
 import { expandView } from '../ops/op'
+import type { DeviceName } from '../tensor/device'
 import { applyMask } from '../tensor/mask'
 import { assignFrom, changed, checkTensor, copyTo, empty, keep, type Tensor } from '../tensor/tensor'
 
@@ -70,18 +71,23 @@ export class Ema {
     this.#updates++
     const t = this.#updates
     const decay = this.warmup ? Math.min(this.decay, (1 + t) / (10 + t)) : this.decay
+    const rests = new Map<DeviceName, Tensor>() // 1 - d, on each device that has parameters
     for (const { parameter, average } of this.#averages.values()) {
       if (average.size === 0) continue
+      let rest = rests.get(average.device)
+      if (!rest) {
+        rest = empty('float32', [], average.device)
+        native.fill(rest, 1 - decay)
+        rests.set(average.device, rest)
+      }
       // average + (1 - d) * (parameter - average): one rounding of the average less than the sum of two products.
       const step = copyTo(parameter, 'float32')
       native.sub(step, step, average)
-      const rest = empty('float32', [], step.device)
-      native.fill(rest, 1 - decay)
       native.mul(step, step, expandView(rest, step.shape))
       native.add(average, average, step)
       step.dispose()
-      rest.dispose()
     }
+    for (const rest of rests.values()) rest.dispose()
   }
 
   /**

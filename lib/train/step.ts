@@ -39,7 +39,7 @@ export function run(
 ): Tensor {
   const { model, loss: lossOf, metrics } = plan
   return scope(() => {
-    const [x, y] = [besideModel(model, input), besideModel(model, target)]
+    const [x, y] = besideModel(model, input, target)
     const forward = () => {
       const output = model.forward(x)
       return { output, loss: scalar(op, 'loss', lossOf(output, y)) }

@@ -13,9 +13,7 @@ namespace {
 
 Status lay_bytes(Gpu& gpu, const char* op, const ByteRows& rows) {
   if (rows.rows == 0) return Status{};
-  const unsigned threads = rows.padded >= 1024 ? 256 : rows.padded >= 512 ? 128 : 32;
-  const dim3 grid(static_cast<unsigned>(rows.rows < kMostBlocks ? rows.rows : kMostBlocks));
-  CU_LAUNCH(byte_rows, grid, dim3(threads), kFoldBytes, gpu.stream(), rows);
+  CU_LAUNCH(byte_rows, row_blocks(rows.rows), row_threads(rows.padded), kFoldBytes, gpu.stream(), rows);
   return gpu.launched(op);
 }
 
@@ -68,18 +66,12 @@ Status multiply_bytes(Gpu& gpu, const char* op, QMatmulProblem& p, const View& o
   if (bytes && !is_fused(p.activation)) return Status::error(Code::unsupported, "%s: no CUDA kernel of this activation for a result of bytes", op);
   Tokens tokens{};
   Status status = lay_tokens(gpu, op, p, padded, p.b_zero != nullptr, &tokens);
-  const auto vector = [&](const auto* from, int64_t step, DType dtype, auto** to) {
-    if (!status.ok()) return;
-    OptView v;
-    static_cast<View&>(v) = matrix(const_cast<void*>(static_cast<const void*>(from)), dtype, 1, p.n, p.n, 1);
-    if (!from) v.rank = -1;
-    const void* found = from;
-    if (step) status = as_vector(gpu, v, &found);
-    *to = static_cast<std::remove_reference_t<decltype(*to)>>(found);
-  };
-  vector(p.b_scale, p.b_scale_step, DType::float32_, &o.weight_scale);
-  vector(p.b_zero, p.b_zero_step, DType::int32_, &o.bytes.weight_zero);
-  vector(p.bias, 1, DType::float32_, &o.bias);
+  // One value needs no alignment.
+  o.weight_scale = p.b_scale;
+  o.bytes.weight_zero = p.b_zero;
+  if (status.ok() && p.b_scale_step) status = as_vector(gpu, p.b_scale, p.n, &o.weight_scale);
+  if (status.ok() && p.b_zero_step) status = as_vector(gpu, p.b_zero, p.n, &o.bytes.weight_zero);
+  if (status.ok()) status = as_vector(gpu, p.bias, p.n, &o.bias);
   if (!status.ok()) return status;
   o.x = tokens.rows;
   o.token_scale = p.a_scale;

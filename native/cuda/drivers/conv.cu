@@ -180,7 +180,7 @@ Status weight_grad_directly(Gpu& gpu, const WeightGrad& g, const DirectShape& p)
     float* const to = static_cast<float*>(g.dweight.data);
     const T grad{g.grad.data}, x{g.x.data};
     const bool many = static_cast<int64_t>(p.images) * p.h.outs * p.w.outs > 1024;
-    CU_LAUNCH((conv_direct_weight_grad<T>), dim3(static_cast<unsigned>(n < kMostBlocks ? n : kMostBlocks)), dim3(many ? kThreads : 32),
+    CU_LAUNCH((conv_direct_weight_grad<T>), row_blocks(n), dim3(many ? kThreads : 32),
               kFoldBytes, gpu.stream(), size, p, to, grad, x);
     return gpu.launched("conv2dWeightGrad");
   });

@@ -63,8 +63,7 @@ Status turn_as(Gpu& gpu, const Turn& turn, void* to, const void* from) {
   T* const out = static_cast<T*>(to);
   const T* const a = static_cast<const T*>(from);
   const auto number = static_cast<uint32_t>(tiles);
-  const dim3 grid(static_cast<unsigned>(tiles < kMostBlocks ? tiles : kMostBlocks));
-  CU_LAUNCH((channels_last<T>), grid, dim3(kTurnThreads), kTurnSharedBytes, gpu.stream(), number, turn, out, a);
+  CU_LAUNCH((channels_last<T>), row_blocks(tiles), dim3(kTurnThreads), kTurnSharedBytes, gpu.stream(), number, turn, out, a);
   return gpu.launched("conv2d");
 }
 

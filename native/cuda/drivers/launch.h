@@ -56,7 +56,7 @@ inline dim3 blocks_for(int64_t n) {
   return dim3(static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks));
 }
 
-// A grid where a block takes a row at a time: short rows are left to one warp, which needs no barrier.
+// A grid where a block takes a row (or a tile) at a time: short rows are left to one warp, which needs no barrier.
 inline dim3 row_blocks(int64_t rows) { return dim3(static_cast<unsigned>(rows < kMostBlocks ? rows : kMostBlocks)); }
 inline dim3 row_threads(int64_t columns) { return dim3(columns > 1024 ? kThreads : 32); }
 

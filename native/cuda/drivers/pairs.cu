@@ -85,18 +85,16 @@ Status multiply_pairs(Gpu& gpu, const View& out, const View& a, const View& pack
   REQUIRE(holds_packed(packed, layout.bytes()));
   if (!countable_product(p.n, p.m, layout.padded)) return too_many("spmatmul", count(out));
   const int64_t padded = form == kPairUnits ? padded_row(dtype, p.k) : layout.padded;
-  const void *x, *bias;
+  const void* x;
+  const float* bias;
   Status status = as_rows(gpu, a, padded, false, &x);
-  OptView row;
-  static_cast<View&>(row) = matrix(const_cast<float*>(p.bias), DType::float32_, 1, p.n, p.n, 1);
-  if (!p.bias) row.rank = -1;
-  if (status.ok()) status = as_vector(gpu, row, &bias);
+  if (status.ok()) status = as_vector(gpu, p.bias, p.n, &bias);
   if (!status.ok()) return status;
   return with_result(gpu, out, p.activation, [&](const View& result, Activation activation) {
     MatmulOperands o{};
     set_weights(o, packed, layout, form);
     o.x = static_cast<const uint8_t*>(x);
-    o.bias = static_cast<const float*>(bias);
+    o.bias = bias;
     o.out = result.data;
     o.activation = activation;
     o.M = static_cast<int>(p.n), o.N = static_cast<int>(p.m), o.K = static_cast<int>(padded);

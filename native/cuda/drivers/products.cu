@@ -43,13 +43,6 @@ Status as_rows(Gpu& gpu, const View& v, int64_t padded, bool packed, const void*
   return pad_rows(gpu, v, padded, memory);
 }
 
-Status as_vector(Gpu& gpu, const OptView& v, const void** vector) {
-  *vector = present(v) ? v.data : nullptr;
-  if (!*vector || aligned16(*vector)) return Status{};
-  const int64_t n = count(v);
-  return as_rows(gpu, matrix(v.data, v.dtype, 1, n, n, 1), n, false, vector);
-}
-
 Status run_product(Gpu& gpu, const char* op, MatmulWeights weights, const char* type, const char* out, MatmulOperands& o) {
   const MatmulDesc desc{o.M, o.N, o.K, type, out, weights, gpu.sm(), gpu.multiprocessors()};
   const MatmulChoice choice = choose(kernels().configs, desc);
@@ -117,8 +110,8 @@ Status run_matmul(Gpu& gpu, const View& out, const View& a, const View& b, const
     batches *= out.shape[i];
   }
   if (count(out) == 0) return Status{};
-  const void* bias_row;
-  const Status aligned = as_vector(gpu, bias, &bias_row);
+  const float* bias_row;
+  const Status aligned = as_vector(gpu, data_of<float>(bias), m, &bias_row);
   if (!aligned.ok()) return aligned;
   for (int64_t batch = 0; batch < batches; batch++) {
     int64_t at[3] = {}, rest = batch;
@@ -130,7 +123,7 @@ Status run_matmul(Gpu& gpu, const View& out, const View& a, const View& b, const
     p.out = matrix(start(0), out.dtype, n, m, out.stride[rank - 2], out.stride[rank - 1]);
     p.x = matrix(start(1), a.dtype, n, k, a.stride[rank - 2], a.stride[rank - 1]);
     p.w = matrix(start(2), b.dtype, m, k, b.stride[rank - 1], b.stride[rank - 2]);
-    p.bias = static_cast<const float*>(bias_row);
+    p.bias = bias_row;
     p.activation = static_cast<Activation>(activation);
     p.packed = packed;
     const Status status = multiply(gpu, p);

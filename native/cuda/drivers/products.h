@@ -32,8 +32,18 @@ inline bool countable_product(int64_t features, int64_t tokens, int64_t k) {
 // The rows as a kernel reads them, pitch `padded` elements: `v` itself where it lies so (packed rows do: their padding is zeros),
 // else a copy, zeros beyond its own elements.
 Status as_rows(Gpu& gpu, const View& v, int64_t padded, bool packed, const void** rows);
-// `v` or, where it does not begin at 16 bytes, a copy that does; null stays null. Of contiguous elements of 4 bytes.
-Status as_vector(Gpu& gpu, const OptView& v, const void** vector);
+// n numbers, float or int32_t, that begin at 16 bytes: `from` or, where it does not, a copy; null stays null.
+template <class T>
+Status as_vector(Gpu& gpu, const T* from, int64_t n, const T** vector) {
+  static_assert(sizeof(T) == 4, "copied as int32");
+  *vector = from;
+  if (!from) return Status{};
+  const void* found = nullptr;
+  const View row = matrix(const_cast<T*>(from), DType::int32_, 1, n, n, 1);
+  const Status status = as_rows(gpu, row, n, false, &found);
+  *vector = static_cast<const T*>(found);
+  return status;
+}
 
 // Launches what choose() (matmul_config.h) says for the product and the GPU. `type` and `out`: short dtypes. The operands' split,
 // parts and multiprocessors are found here.

@@ -43,8 +43,18 @@ dim3 range_blocks(int64_t n) {
   return dim3(static_cast<unsigned>(blocks < 1 ? 1 : blocks < kMostBlocks ? blocks : kMostBlocks));
 }
 
-Pairs pairs_of(const View& packed, const View& values) {
-  return {static_cast<uint32_t>(values.shape[values.rank - 1]), static_cast<uint32_t>(packed.shape[packed.rank - 1])};
+// kernel(bytes, pairs, to, from, rest...) on the bytes that hold the values.
+template <class Kernel, class... Rest>
+Status launch_pairs(Gpu& gpu, const char* op, const View& packed, const View& values, Kernel kernel, void* to, const void* from, Rest... rest) {
+  const int64_t n = count(packed);
+  if (n == 0) return Status{};
+  if (!fits(count(values))) return too_many(op, count(values));
+  const Pairs pairs{static_cast<uint32_t>(values.shape[values.rank - 1]), static_cast<uint32_t>(packed.shape[packed.rank - 1])};
+  const auto size = static_cast<uint32_t>(n);
+  auto* const out = static_cast<uint8_t*>(to);
+  const auto* const a = static_cast<const uint8_t*>(from);
+  CU_LAUNCH(kernel, blocks_for(n), threads_for(n), 0, gpu.stream(), size, pairs, out, a, rest...);
+  return gpu.launched(op);
 }
 
 }  // namespace
@@ -120,29 +130,13 @@ Status dynamicQuantize(Gpu& gpu, View out, View scale, View zero, View a) {
 
 Status packInt4(Gpu& gpu, View out, View a) {
   REQUIRE(holds_pairs(out, a));
-  const int64_t n = count(out);
-  if (n == 0) return Status{};
-  if (!fits(count(a))) return too_many("packInt4", count(a));
-  const Pairs pairs = pairs_of(out, a);
-  const auto size = static_cast<uint32_t>(n);
-  auto* const to = static_cast<uint8_t*>(out.data);
-  const auto* const from = static_cast<const uint8_t*>(a.data);
-  CU_LAUNCH(pack_pairs, blocks_for(n), threads_for(n), 0, gpu.stream(), size, pairs, to, from);
-  return gpu.launched("packInt4");
+  return launch_pairs(gpu, "packInt4", out, a, pack_pairs, out.data, a.data);
 }
 
 Status unpackInt4(Gpu& gpu, View out, View a) {
   REQUIRE(holds_pairs(a, out));
-  const int64_t n = count(a);
-  if (n == 0) return Status{};
-  if (!fits(count(out))) return too_many("unpackInt4", count(out));
-  const Pairs pairs = pairs_of(a, out);
-  const auto size = static_cast<uint32_t>(n);
-  auto* const to = static_cast<uint8_t*>(out.data);
-  const auto* const from = static_cast<const uint8_t*>(a.data);
   const uint32_t sign = out.dtype == DType::int8_ ? 8 : 0;
-  CU_LAUNCH(unpack_pairs, blocks_for(n), threads_for(n), 0, gpu.stream(), size, pairs, to, from, sign);
-  return gpu.launched("unpackInt4");
+  return launch_pairs(gpu, "unpackInt4", a, out, unpack_pairs, out.data, a.data, sign);
 }
 
 }  // namespace ops

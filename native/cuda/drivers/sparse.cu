@@ -45,6 +45,12 @@ Status check(Gpu& gpu, const CsrMatrix& w) {
   return gpu.launched("sppack");
 }
 
+// Of rows of W and lanes: tokens, pixels.
+uint32_t tiles_of(int64_t rows, int64_t lanes) {
+  const auto tiles = [](int64_t n) { return (n + kSparseTile - 1) / kSparseTile; };
+  return static_cast<uint32_t>(tiles(rows) * tiles(lanes));
+}
+
 // Calls body(x, out) with the dtypes as types: out's is x's, or float32.
 template <class Body>
 Status with_sums(const char* op, const View& x, const View& out, Body&& body) {
@@ -87,12 +93,11 @@ Status multiply(Gpu& gpu, const char* op, const View& out, const View& x, const 
   turned = contiguous_view(memory, x.dtype, turned);
   status = copy(gpu, turned, rows);
   if (!status.ok()) return status;
-  const auto tiles = static_cast<uint32_t>((int64_t{w.n} + kSparseTile - 1) / kSparseTile * ((int64_t{tokens} + kSparseTile - 1) / kSparseTile));
-  const dim3 grid(tiles < kMostBlocks ? tiles : static_cast<unsigned>(kMostBlocks));
+  const uint32_t tiles = tiles_of(w.n, tokens);
   return with(turned, out, [&](auto from, auto to) {
     using X = decltype(from);
     using Out = decltype(to);
-    CU_LAUNCH((spmatmul_tiles<Value, Out, X, Finisher>), grid, dim3(kSparseThreads), kSparseSharedBytes, gpu.stream(), tiles, w, tokens, from,
+    CU_LAUNCH((spmatmul_tiles<Value, Out, X, Finisher>), row_blocks(tiles), dim3(kSparseThreads), kSparseSharedBytes, gpu.stream(), tiles, w, tokens, from,
               to, out_row, finish);
     return gpu.launched(op);
   });
@@ -110,13 +115,11 @@ Status convolve(Gpu& gpu, const View& out, const View& x, const ConvShape& s, co
   images.by_width = Divisor::of(s.out_w);
   images.by_taps = Divisor::of(s.kernel_h * s.kernel_w);
   images.by_taps_w = Divisor::of(s.kernel_w);
-  const auto tiles =
-      static_cast<uint32_t>((int64_t{w.n} + kSparseTile - 1) / kSparseTile * ((int64_t{images.pixels} + kSparseTile - 1) / kSparseTile));
-  const dim3 grid(tiles < kMostBlocks ? tiles : static_cast<unsigned>(kMostBlocks));
+  const uint32_t tiles = tiles_of(w.n, images.pixels);
   return with_sums("spconv2d", x, out, [&](auto from, auto to) {
     using X = decltype(from);
     using Out = decltype(to);
-    CU_LAUNCH((spconv_tiles<Out, X>), grid, dim3(kSparseThreads), 0, gpu.stream(), tiles, w, images, from, to, finish);
+    CU_LAUNCH((spconv_tiles<Out, X>), row_blocks(tiles), dim3(kSparseThreads), 0, gpu.stream(), tiles, w, images, from, to, finish);
     return gpu.launched("spconv2d");
   });
 }

@@ -27,9 +27,7 @@ bool countable_codes(int64_t k, int64_t n, int64_t group) {
 
 template <class Kernel, class... Arguments>
 Status by_rows(Gpu& gpu, Kernel kernel, const ActivationRows& r, int shared, const Arguments&... rest) {
-  const uint32_t padded = r.groups.padded();
-  const dim3 grid(r.rows < kMostBlocks ? r.rows : static_cast<unsigned>(kMostBlocks)), threads(padded >= 512 ? 256 : 64);
-  CU_LAUNCH(kernel, grid, threads, shared, gpu.stream(), r, rest...);
+  CU_LAUNCH(kernel, row_blocks(r.rows), row_threads(r.groups.padded()), shared, gpu.stream(), r, rest...);
   return gpu.launched("wmatmul");
 }
 
@@ -147,10 +145,8 @@ Status wmatmul(Gpu& gpu, View out, View a, View packed, OptView bias, i64 activa
   o.packed = {units, reinterpret_cast<const float*>(units + p.packed.units),
               p.packed.zeros ? units + p.packed.units + p.packed.scales : nullptr, static_cast<int>(p.packed.groups.padded_group)};
   o.M = static_cast<int>(m);
-  const void* bias_row;
-  const Status aligned = as_vector(gpu, bias, &bias_row);
+  const Status aligned = as_vector(gpu, data_of<float>(bias), m, &o.bias);
   if (!aligned.ok()) return aligned;
-  o.bias = static_cast<const float*>(bias_row);
   const ActivationRows rows{{a.data, a.dtype}, a.stride[0], a.stride[1], static_cast<uint32_t>(n), p.packed.groups, nullptr};
   return with_result(gpu, out, static_cast<Activation>(activation), [&](const View& result, Activation fused) {
     return a.dtype == DType::float32_ ? multiply_parts(gpu, p, rows, result, fused) : multiply_halves(gpu, p, rows, result, fused);
